@@ -1,0 +1,5 @@
+"""`vllm-anywhere`: what people run around a deployment."""
+
+
+def main() -> None:
+    raise SystemExit("not here yet")

@@ -1,0 +1,463 @@
+"""The shared spec: one deployment of one model, in terms that hold on every platform.
+
+A stack file's keys are this model's fields (`vllm-anywhere:model` is `DeploymentSpec.model`).
+`parse_spec` is the only way in: it turns raw stack config into a `DeploymentSpec`, or raises
+`SpecError` whose problems each name the stack-config key, the value, and what would work.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+NAMESPACE = "vllm-anywhere"
+"""The stack-config namespace, which is the Pulumi project's name."""
+
+HOURS_PER_MONTH = 730
+"""Hours in the month that every monthly figure uses (365 x 24 / 12)."""
+
+DEFAULT_VLLM_VERSION = "0.27.1"
+"""The vLLM release that is deployed: the newest whose image another vendor ships too
+(runpod-workers/worker-vllm v2.25.2), past the API-key bypass fixed in 0.22.0 (GHSA-94f4-hr76-p5j6)."""
+
+
+def _no_float(value: object) -> object:
+    """Money enters as text or integer; a YAML float is read by its shortest decimal form."""
+    return str(value) if isinstance(value, float) else value
+
+
+Usd = Annotated[Decimal, BeforeValidator(_no_float), Field(ge=0, max_digits=12, decimal_places=6)]
+
+_GPU_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}")
+_SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,95}")
+
+
+def _gpu_name(value: str) -> str:
+    if not _GPU_NAME.fullmatch(value):
+        raise ValueError("a GPU's name, such as `L4` or `RTX 4000 Ada`")
+    return value
+
+
+class Part(BaseModel):
+    """Base of every section: unknown keys are errors, values never change after parsing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, protected_namespaces=())
+
+
+class ModelSpec(Part):
+    """Which model is served, and how much of it."""
+
+    name: str = Field(
+        "Qwen/Qwen3-4B-Instruct-2507",
+        pattern=r"^[\w.-]+(/[\w.-]+)?$",
+        description="Hugging Face repository, `organisation/name`.",
+        examples=["Qwen/Qwen3-4B-Instruct-2507", "Qwen/Qwen3-4B-AWQ"],
+    )
+    revision: str | None = Field(
+        None, pattern=r"^[\w./-]+$", description="Git revision of the weights; the repository's main branch if absent."
+    )
+    served_name: str = Field(
+        "", description="The name clients ask for. Default: the repository's last part, in lower case."
+    )
+    max_len: int = Field(
+        8192, ge=128, le=10_485_760, description="Longest request in tokens, prompt and answer together."
+    )
+    dtype: Literal["auto", "half", "float16", "bfloat16", "float32"] = Field(
+        "auto", description="Precision of the activations; `auto` is half on GPUs below compute capability 8.0."
+    )
+    quantization: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9_-]+$",
+        description="Quantisation of the weights (`awq`, `gptq`, `fp8`, ...). It must be what the weights have; "
+        "absent, it is read from the model's own config.",
+    )
+    kv_cache_dtype: Literal["auto", "fp8"] = Field(
+        "auto", description="Precision of the KV cache; `fp8` halves its bytes and needs compute capability 8.9."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_served_name(cls, data: object) -> object:
+        if isinstance(data, Mapping) and not data.get("served_name"):
+            name = str(data.get("name") or cls.model_fields["name"].default)
+            return {**data, "served_name": name.rsplit("/", 1)[-1].lower()}
+        return data
+
+    @field_validator("served_name")
+    @classmethod
+    def _check_served_name(cls, value: str) -> str:
+        if not _SERVED_NAME.fullmatch(value):
+            raise ValueError("1 to 96 letters, digits, `.`, `_`, `:`, `/` or `-`, such as `qwen3-4b`")
+        return value
+
+
+class EngineSpec(Part):
+    """The vLLM server that is started, the same on every platform."""
+
+    version: str = Field(
+        DEFAULT_VLLM_VERSION,
+        pattern=r"^\d+\.\d+\.\d+(\.post\d+)?$",
+        description="vLLM release; the image is `vllm/vllm-openai:v<version>`. "
+        "Releases before 0.22.0 have a known API-key bypass and are refused on a public port.",
+    )
+    image: str | None = Field(
+        None,
+        pattern=r"^[\w./-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$",
+        description="Another image with the same entry point, pinned by tag or digest (`latest` is refused).",
+    )
+    gpu_memory_utilization: float = Field(
+        0.85,
+        gt=0.1,
+        le=0.98,
+        description="Share of the GPU's memory that vLLM may take. vLLM's own 0.92 fails on a 24 GB RTX 4090.",
+    )
+    max_num_seqs: int = Field(256, ge=1, le=4096, description="Most requests decoded together.")
+    max_num_batched_tokens: int | None = Field(
+        None, ge=128, le=1_048_576, description="Tokens in one engine step; vLLM's own choice if absent."
+    )
+    enforce_eager: bool = Field(
+        False, description="Skip compilation and CUDA graphs: less memory, faster start, slower answers."
+    )
+    extra_args: tuple[str, ...] = Field(
+        (), description="More `vllm serve` arguments, one list item each. Secrets are refused here."
+    )
+
+    @field_validator("image")
+    @classmethod
+    def _pinned(cls, value: str | None) -> str | None:
+        if value is not None and (value.endswith(":latest") or not re.search(r"[:@]", value.rsplit("/", 1)[-1])):
+            raise ValueError(f"a pinned tag or digest, such as `vllm/vllm-openai:v{DEFAULT_VLLM_VERSION}`")
+        return value
+
+    @field_validator("extra_args")
+    @classmethod
+    def _no_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for arg in value:
+            if arg.split("=", 1)[0] in {"--api-key", "--hf-token"}:
+                raise ValueError("no secrets: process arguments can be read by others; the key is set by the project")
+        return value
+
+
+class HardwareSpec(Part):
+    """What the server runs on."""
+
+    gpus: tuple[Annotated[str, AfterValidator(_gpu_name)], ...] = Field(
+        (),
+        description="Acceptable GPUs, first choice first. Empty: the cheapest on the platform that fits the model.",
+        examples=[["RTX 4000 Ada", "L4"]],
+    )
+    gpu_count: int = Field(1, ge=1, le=8, description="GPUs in one machine; more than one is tensor parallelism.")
+    disk_gb: int = Field(60, ge=8, le=4096, description="Disk for image and weights, in GB (10^9 bytes).")
+    spot: bool = Field(False, description="Rent interruptible capacity: cheaper, and it can be taken away.")
+
+
+class PlacementSpec(Part):
+    """Where it may run."""
+
+    regions: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9*._-]{1,40}$")], ...] = Field(
+        ("eu",),
+        description="Regions in order of preference: `eu`, `us`, a country code (`de`), or a platform's own name. "
+        "Empty: anywhere.",
+    )
+    tier: Literal["any", "secure", "community"] = Field(
+        "secure", description="`secure`: data-centre hosts only. `community`: people's own machines, cheaper."
+    )
+    gdpr: bool = Field(
+        False, description="Keep only offers in the EU/EEA on data-centre hosts, with the evidence shown."
+    )
+
+
+class ScalingSpec(Part):
+    """How many servers, and when they sleep."""
+
+    min: int = Field(1, ge=0, le=100, description="Servers that always run; 0 scales to zero where the platform can.")
+    max: int = Field(1, ge=1, le=100, description="Most servers at once.")
+    idle_timeout_s: int = Field(60, ge=1, le=3600, description="Seconds without requests before a server sleeps.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _max_follows_min(cls, data: object) -> object:
+        if isinstance(data, Mapping) and "max" not in data and isinstance(data.get("min"), int):
+            return {**data, "max": max(1, data["min"])}
+        return data
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ScalingSpec:
+        if self.min > self.max:
+            raise ValueError(f"`min` ({self.min}) is more than `max` ({self.max}); raise `max` or lower `min`")
+        return self
+
+
+class UsageSpec(Part):
+    """The load that the cost estimate assumes."""
+
+    requests_per_day: int | None = Field(
+        None, ge=0, le=10**9, description="Requests a day; absent means unknown, and usage is priced per unit."
+    )
+    input_tokens: int = Field(500, ge=1, le=10_000_000, description="Mean prompt tokens of a request.")
+    output_tokens: int = Field(200, ge=1, le=10_000_000, description="Mean answer tokens of a request.")
+
+
+class BudgetSpec(Part):
+    """What it may cost; over it, preview and up fail before anything is rented."""
+
+    monthly_usd: Usd | None = Field(None, description="Most US dollars in a month of 730 hours.")
+    hourly_usd: Usd | None = Field(None, description="Most US dollars in an hour.")
+    ttl_hours: float | None = Field(
+        None, gt=0, le=24 * 366, description="Hours after which the deployment should be gone."
+    )
+
+
+class ApiKeySpec(Part):
+    """The key that clients send."""
+
+    rotation: str = Field(
+        "1", max_length=64, description="Any text. Change it, and the next `up` makes a new key."
+    )
+
+
+class ReadySpec(Part):
+    """When `pulumi up` may say that the model answers."""
+
+    timeout_s: int = Field(
+        900, ge=5, le=7200, description="Seconds until the first completed answer; past it, `up` fails and says why."
+    )
+    wake: bool = Field(
+        True, description="Wake a sleeping server to prove that it answers; false accepts configured-but-asleep."
+    )
+
+
+class DeploymentSpec(Part):
+    """One deployment, as a stack file describes it."""
+
+    provider: str = Field("local", pattern=r"^[a-z][a-z0-9-]*$", description="The platform; the one key that switches.")
+    model: ModelSpec = Field(default_factory=ModelSpec, description="Which model is served.")
+    engine: EngineSpec = Field(default_factory=EngineSpec, description="The vLLM server and its flags.")
+    hardware: HardwareSpec = Field(default_factory=HardwareSpec, description="What it runs on.")
+    placement: PlacementSpec = Field(default_factory=PlacementSpec, description="Where it may run.")
+    scaling: ScalingSpec = Field(default_factory=ScalingSpec, description="How many servers.")
+    usage: UsageSpec = Field(default_factory=UsageSpec, description="The load that the estimate assumes.")
+    budget: BudgetSpec = Field(default_factory=BudgetSpec, description="What it may cost.")
+    api_key: ApiKeySpec = Field(default_factory=ApiKeySpec, description="The key that clients send.")
+    ready: ReadySpec = Field(default_factory=ReadySpec, description="When it counts as up.")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with the stack config.
+
+    `key` is the full stack-config path (`vllm-anywhere:model.max_len`), `value` what was found there as text
+    (empty if nothing), `fix` a sentence that says what would work.
+    """
+
+    key: str
+    value: str
+    fix: str
+
+    def __str__(self) -> str:
+        found = f" = {self.value}" if self.value else ""
+        return f"{self.key}{found}: {self.fix}"
+
+
+class SpecError(ValueError):
+    """The stack config is not a valid spec. `problems` holds every one that was found, never only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+
+P = TypeVar("P", bound=BaseModel)
+
+SECRET_KEYS = frozenset({"hf_token"})
+"""Stack-config keys that hold secrets. They are never part of the spec, so they can't be printed with it."""
+
+
+def parse_spec(
+    config: Mapping[str, str], platforms: Collection[str]
+) -> tuple[DeploymentSpec, dict[str, Any]]:
+    """Stack config -> the spec, and the raw section of the chosen platform (for `parse_part`).
+
+    `config` maps full keys (`vllm-anywhere:model`) to text, JSON for objects, as Pulumi hands it out; keys of
+    other namespaces are left alone. `platforms` are the names that `provider` may take; each may have a section
+    of its own name, and the sections of the platforms that are not chosen are kept for when they are.
+
+    Raises:
+        SpecError: with every problem found.
+    """
+    sections = set(DeploymentSpec.model_fields)
+    problems: list[Problem] = []
+    fields: dict[str, Any] = {}
+    own: dict[str, dict[str, Any]] = {}
+    for full_key, text in config.items():
+        namespace, _, key = full_key.partition(":")
+        if namespace != NAMESPACE or key in SECRET_KEYS:
+            continue
+        if key not in sections and key not in platforms:
+            known = sorted(sections | set(platforms) | SECRET_KEYS)
+            problems.append(Problem(full_key, "", f"no such key. {_did_you_mean(key, known)}"))
+        elif key == "provider":
+            fields[key] = text
+        else:
+            value = _json_object(text)
+            if value is None:
+                problems.append(Problem(full_key, _shown(text), "a map of settings, such as `{max_len: 8192}`"))
+            elif key in platforms:
+                own[key] = value
+            else:
+                fields[key] = value
+    provider = fields.get("provider", DeploymentSpec.model_fields["provider"].default)
+    if provider not in platforms:
+        fix = f"no such platform. {_did_you_mean(provider, sorted(platforms))}"
+        problems.append(Problem(f"{NAMESPACE}:provider", provider, fix))
+        fields.pop("provider", None)
+    try:
+        spec = parse_part(DeploymentSpec, fields, "")
+    except SpecError as error:
+        problems.extend(error.problems)
+    else:
+        if not problems:
+            return spec, own.get(provider, {})
+    raise SpecError(problems)
+
+
+def parse_part(part: type[P], raw: Mapping[str, Any], section: str) -> P:
+    """Validate one section (`section` is its key, "" for the whole spec).
+
+    Raises:
+        SpecError: with every problem found, keyed by stack-config path.
+    """
+    try:
+        return part.model_validate(dict(raw))
+    except ValidationError as error:
+        problems = [_problem(part, section, found) for found in error.errors(include_url=False)]
+    raise SpecError(problems)
+
+
+def spec_schema(platform_options: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
+    """JSON Schema of a whole stack file (`Pulumi.<stack>.yaml`), so that editors complete and check it."""
+    properties: dict[str, Any] = {}
+    definitions: dict[str, Any] = {}
+    parts = {"": DeploymentSpec, **platform_options}
+    for name, part in parts.items():
+        schema = part.model_json_schema(ref_template="#/$defs/{model}")
+        definitions.update(schema.pop("$defs", {}))
+        if name:
+            definitions[part.__name__] = schema
+            properties[f"{NAMESPACE}:{name}"] = {"$ref": f"#/$defs/{part.__name__}"}
+        else:
+            properties.update({f"{NAMESPACE}:{key}": value for key, value in schema["properties"].items()})
+    properties[f"{NAMESPACE}:provider"]["enum"] = sorted(platform_options)
+    properties[f"{NAMESPACE}:hf_token"] = {
+        "description": "Hugging Face token for gated models; set it with `pulumi config set --secret hf_token`.",
+        "type": ["object", "string"],
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "vllm-anywhere stack file",
+        "type": "object",
+        "properties": {
+            "config": {
+                "type": "object",
+                "properties": properties,
+                "patternProperties": {f"^(?!{NAMESPACE}:)": {}},
+                "additionalProperties": False,
+            }
+        },
+        "$defs": definitions,
+    }
+
+
+def _json_object(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None  # pyright: ignore[reportUnknownVariableType]
+
+
+def _problem(part: type[BaseModel], section: str, found: Any) -> Problem:
+    """One pydantic error as a problem of the stack config."""
+    parts = [section, *(str(p) for p in found["loc"])] if section else [str(p) for p in found["loc"]]
+    key = f"{NAMESPACE}:" + ".".join(p for p in parts if p)
+    if found["type"] == "extra_forbidden":
+        known = _fields_at(part, found["loc"][:-1])
+        return Problem(key, _shown(found["input"]), f"no such key. {_did_you_mean(str(found['loc'][-1]), known)}")
+    return Problem(key, _shown(found["input"]), _what_works(found) + _meaning(part, found["loc"]))
+
+
+def _what_works(found: Any) -> str:
+    context: Mapping[str, Any] = found.get("ctx") or {}
+    match found["type"]:
+        case "literal_error":
+            return f"one of {context['expected']}"
+        case "greater_than_equal":
+            return f"{context['ge']} or more"
+        case "greater_than":
+            return f"more than {context['gt']}"
+        case "less_than_equal":
+            return f"{context['le']} or less"
+        case "int_parsing" | "int_type" | "int_from_float":
+            return "a whole number"
+        case "float_parsing" | "float_type" | "decimal_parsing" | "decimal_type":
+            return "a number"
+        case "bool_parsing" | "bool_type":
+            return "true or false"
+        case "string_type":
+            return "text"
+        case "tuple_type" | "list_type":
+            return "a list, such as `[L4, T4]`"
+        case "model_type" | "model_attributes_type":
+            return "a map of settings"
+        case "string_pattern_mismatch":
+            return f"text that matches {context['pattern']}"
+        case "value_error":
+            return str(context["error"])
+        case _:
+            return str(found["msg"])
+
+
+def _meaning(part: type[BaseModel], loc: Sequence[str | int]) -> str:
+    """The field's own description, so that the error explains the key too."""
+    model: Any = part
+    description = ""
+    for step in loc:
+        fields: Mapping[str, Any] = getattr(model, "model_fields", {})
+        field = fields.get(str(step))
+        if field is None:
+            break
+        description, model = field.description or "", field.annotation
+    return f". {description}" if description else ""
+
+
+def _fields_at(part: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    model: Any = part
+    for step in loc:
+        model = model.model_fields[str(step)].annotation
+    return sorted(model.model_fields)
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"Did you mean `{close[0]}`?" if close else "What there is: " + ", ".join(f"`{k}`" for k in known)
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
