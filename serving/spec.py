@@ -285,7 +285,11 @@ class SpecError(ValueError):
 
 P = TypeVar("P", bound=BaseModel)
 
-SECRET_KEYS = frozenset({"hf_token"})
+_SECRETS = {
+    "hf_token": "Hugging Face token for gated models.",
+    "own_api_key": "Your own API key, instead of the random one.",
+}
+SECRET_KEYS = frozenset(_SECRETS)
 """Stack-config keys that hold secrets. They are never part of the spec, so they can't be printed with it."""
 
 
@@ -364,10 +368,9 @@ def spec_schema(platform_options: Mapping[str, type[BaseModel]]) -> dict[str, An
         else:
             properties.update({f"{NAMESPACE}:{key}": value for key, value in schema["properties"].items()})
     properties[f"{NAMESPACE}:provider"]["enum"] = sorted(platform_options)
-    properties[f"{NAMESPACE}:hf_token"] = {
-        "description": "Hugging Face token for gated models; set it with `pulumi config set --secret hf_token`.",
-        "type": ["object", "string"],
-    }
+    for key, meaning in _SECRETS.items():
+        text = f"{meaning} Set it with `pulumi config set --secret {key}`."
+        properties[f"{NAMESPACE}:{key}"] = {"description": text, "type": "object", "required": ["secure"]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "vllm-anywhere stack file",

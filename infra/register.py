@@ -1,0 +1,81 @@
+"""Declarations, which are data, become Pulumi resources."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pulumi
+
+from providers.base import Declaration, Ref, Text
+
+Registered = dict[str, pulumi.CustomResource]
+
+
+class Native(pulumi.CustomResource):
+    """A resource of this project's own provider; `outputs` are the ones that somebody refers to."""
+
+    def __init__(
+        self, declaration: Declaration, inputs: Mapping[str, Any], outputs: Iterable[str], opts: pulumi.ResourceOptions
+    ) -> None:
+        properties: dict[str, Any] = {**dict.fromkeys(outputs), **inputs}
+        super().__init__(declaration.type, declaration.name, properties, opts)
+
+
+def register(declarations: Iterable[Declaration], wanted: Iterable[Ref], parent: pulumi.Resource) -> Registered:
+    """Register in order; a declaration may refer to those before it. `wanted` are outputs needed beyond them."""
+    declarations = list(declarations)
+    outputs: dict[str, set[str]] = {}
+    for ref in [*wanted, *(ref for d in declarations for ref in refs_in(d.inputs))]:
+        outputs.setdefault(ref.resource, set()).add(ref.output)
+    registered: Registered = {}
+    for declaration in declarations:
+        opts = pulumi.ResourceOptions(
+            parent=parent,
+            depends_on=[registered[name] for name in declaration.depends_on],
+            delete_before_replace=declaration.delete_before_replace or None,
+        )
+        inputs = {key: resolve(value, registered) for key, value in declaration.inputs.items()}
+        if declaration.python:
+            module, _, name = declaration.python.partition(":")
+            resource = getattr(importlib.import_module(module), name)(declaration.name, opts=opts, **inputs)
+        else:
+            resource = Native(declaration, inputs, outputs.get(declaration.name, ()), opts)
+        registered[declaration.name] = resource
+    return registered
+
+
+def refs_in(value: Any) -> Iterator[Ref]:
+    """Every reference in a value, at any depth."""
+    match value:
+        case Ref():
+            yield value
+        case Text():
+            yield from value.values
+        case Mapping():
+            for item in value.values():  # pyright: ignore[reportUnknownVariableType]
+                yield from refs_in(item)
+        case list() | tuple():
+            for item in value:  # pyright: ignore[reportUnknownVariableType]
+                yield from refs_in(item)
+        case _:
+            pass
+
+
+def resolve(value: Any, registered: Registered) -> Any:
+    """A value with its references as Pulumi outputs."""
+    match value:
+        case Ref(resource, "id"):
+            return registered[resource].id
+        case Ref(resource, output):
+            return getattr(registered[resource], output)
+        case Text(template, values):
+            parts = [resolve(part, registered) for part in values]
+            return pulumi.Output.all(*parts).apply(lambda found: template.format(*found))
+        case Mapping():
+            return {key: resolve(item, registered) for key, item in value.items()}  # pyright: ignore
+        case list() | tuple():
+            return [resolve(item, registered) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        case _:
+            return value

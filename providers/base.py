@@ -1,0 +1,223 @@
+"""What a platform is to the rest of the project: an adapter, resources, prices, and how it fails.
+
+The error tree. Each class says what the caller does next:
+
+    PlatformError               stop; show the message
+    ├── Unsupported             stop in preview; the reasons name stack-config keys
+    ├── AuthError               stop; say which key is missing or refused
+    ├── NoCapacity              try the next offer
+    ├── CreateUncertain         look the label up; adopt exactly one, destroy the extra ones
+    ├── NotReady                keep the id in state; show the log's last lines
+    └── Interrupted             the user cancelled; keep the id in state if there is one
+
+A new platform is one folder (`client.py`, `adapter.py`, `resources.py`, `pricing.py`) and one line of `PLATFORMS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from serving.spec import NAMESPACE, Part
+
+if TYPE_CHECKING:
+    from providers.native import NativeResource
+    from serving.cost import Estimate
+    from serving.offers import Offer
+    from serving.spec import DeploymentSpec
+
+PLATFORMS: Mapping[str, str] = {
+    "fake": "providers.fake",
+    "local": "providers.local",
+}
+"""Platform name -> its package. The name is what `vllm-anywhere:provider` takes."""
+
+SHARED_RESOURCES = "providers.shared.resources"
+"""Resources that every platform's deployment has: the API key and the readiness gate."""
+
+
+class PlatformError(Exception):
+    """A platform refused or failed. The text says what happened, what it costs now, and the next command."""
+
+
+class AuthError(PlatformError):
+    """No key, or a key that the platform refuses."""
+
+
+class NoCapacity(PlatformError):
+    """The offer is gone or sold out; another one may do."""
+
+
+class CreateUncertain(PlatformError):
+    """A create whose answer never came: the thing may exist under `label`."""
+
+    def __init__(self, message: str, label: str) -> None:
+        super().__init__(message)
+        self.label = label
+
+
+class NotReady(PlatformError):
+    """It exists and bills, but the model does not answer. `log_tail` holds the server's last lines."""
+
+    def __init__(self, message: str, log_tail: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.log_tail = tuple(log_tail)
+
+
+class Interrupted(PlatformError):
+    """The user cancelled while it was waiting."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a spec can't run on a platform: the stack-config key under `vllm-anywhere:`, and what would work."""
+
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{NAMESPACE}:{self.key}: {self.text}"
+
+
+class Unsupported(PlatformError):
+    """The platform can't serve this spec."""
+
+    def __init__(self, reasons: Sequence[Reason]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__("\n".join(str(r) for r in self.reasons))
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An output of another declared resource, known once that one exists."""
+
+    resource: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text with values in it: `Text("https://{}-8000.proxy", (Ref("pod", "podId"),))`."""
+
+    template: str
+    values: tuple[Ref, ...]
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One resource to register, as data.
+
+    `inputs` may hold `Ref` and `Text` at any depth. `python` ("module:Class") names the SDK class of a resource
+    that another Pulumi package provides; it is imported only when this declaration is registered.
+    """
+
+    name: str
+    type: str
+    inputs: Mapping[str, Any]
+    python: str = ""
+    depends_on: tuple[str, ...] = ()
+    delete_before_replace: bool = False
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a deployment consists of on one platform.
+
+    `server` names the declaration whose logs explain a failure. `endpoint` is the OpenAI base URL, ending in /v1.
+    `model` is the name that requests use, `hardware` and `notes` are sentences for people.
+    """
+
+    resources: tuple[Declaration, ...]
+    server: str
+    endpoint: Ref | Text
+    model: str
+    hardware: str
+    notes: tuple[str, ...] = ()
+
+
+KEY = Ref("api-key", "value")
+"""The API key that every deployment has; adapters put it among a server's inputs."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What an adapter decides on: the spec, the platform's own section, and what the platform offers now.
+
+    `market` is what the platform's pricing module found (`pricing.query`), of a type that only the platform knows.
+    """
+
+    spec: DeploymentSpec
+    options: Any
+    market: Any
+
+
+class Adapter(Protocol):
+    """One platform's translation of the spec. Every method is pure: the same ask gives the same answer."""
+
+    options: type[Part]
+    """The model of the section that only this platform has (`vllm-anywhere:<platform>`)."""
+
+    def unsupported(self, ask: Ask) -> list[Reason]:
+        """Every reason why this platform can't serve the spec; empty if it can."""
+        ...
+
+    def offers(self, ask: Ask) -> list[Offer]:
+        """What could be rented for the spec, best first."""
+        ...
+
+    def resources(self, ask: Ask, offer: Offer) -> Declared:
+        """The resources that serve the spec on that offer."""
+        ...
+
+    def cost(self, ask: Ask, offer: Offer) -> Estimate:
+        """What that offer costs at the spec's declared use."""
+        ...
+
+
+class Logs(Protocol):
+    """How a platform shows what a server said."""
+
+    def __call__(self, server_id: str, lines: int) -> list[str]: ...
+
+
+def platform_names() -> list[str]:
+    """Every platform that `vllm-anywhere:provider` may name."""
+    return sorted(PLATFORMS)
+
+
+def load_adapter(platform: str) -> Adapter:
+    """The platform's adapter; imports only that platform's folder."""
+    return importlib.import_module(f"{PLATFORMS[platform]}.adapter").ADAPTER
+
+
+def load_market(platform: str) -> Callable[[DeploymentSpec], Any]:
+    """The platform's price and stock query. Calling it may do I/O, within the query's own time budget."""
+    return importlib.import_module(f"{PLATFORMS[platform]}.pricing").query
+
+
+def load_logs(platform: str) -> Logs:
+    """The platform's log reader."""
+    return importlib.import_module(f"{PLATFORMS[platform]}.client").log_tail
+
+
+def load_resource(token: str) -> NativeResource[Any, Any]:
+    """The native resource of a type token such as `vllm-anywhere:local:Server`.
+
+    Raises:
+        KeyError: when no platform has it.
+    """
+    package, module, _ = token.split(":")
+    if package == NAMESPACE:
+        path = SHARED_RESOURCES if module == "index" else f"{PLATFORMS[module]}.resources"
+        for resource in importlib.import_module(path).RESOURCES:
+            if resource.token == token:
+                return resource
+    raise KeyError(token)
+
+
+def all_resources() -> list[NativeResource[Any, Any]]:
+    """Every native resource of every platform, for the package schema."""
+    paths = [SHARED_RESOURCES, *(f"{package}.resources" for package in PLATFORMS.values())]
+    return [resource for path in paths for resource in importlib.import_module(path).RESOURCES]

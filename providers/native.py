@@ -1,0 +1,174 @@
+"""Native resources: plain classes with typed inputs and outputs, which the plugin puts on Pulumi's wire.
+
+A resource decides in pure methods (`check`, `changes`, `preview`) and acts in `create`, `read`, `update`, `delete`.
+Properties are snake_case here and camelCase in Pulumi. A `SecretStr` field is secret in state.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from providers.base import Interrupted
+
+
+class Unknown:
+    """A value that only the real run will know; there is one, `UNKNOWN`."""
+
+    def __repr__(self) -> str:
+        return "UNKNOWN"
+
+
+UNKNOWN = Unknown()
+
+
+class Properties(BaseModel):
+    """Base of a resource's inputs and outputs."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, protected_namespaces=()
+    )
+
+
+I = TypeVar("I", bound=Properties)  # noqa: E741 - inputs
+O = TypeVar("O", bound=Properties)  # noqa: E741 - outputs
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One input that can't work: the property's name, and what would."""
+
+    property: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One property that differs. `replace` means that only a new resource can have the new value."""
+
+    property: str
+    replace: bool = False
+    drift: bool = False
+    """The platform changed, not the inputs."""
+
+
+@dataclass(frozen=True)
+class Created(Generic[O]):
+    """What now exists. `problem` says why it does not work yet; its id is kept in state all the same."""
+
+    id: str
+    outputs: O
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Found(Generic[I, O]):
+    """What `read` saw on the platform."""
+
+    inputs: I
+    outputs: O
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a resource may use of the outside while it acts.
+
+    `progress(text)` shows a passing line beside the resource. `pause(seconds)` waits, and returns True once the
+    user has cancelled. `clock()` is monotonic, in seconds. `timeout_s` is the user's custom time-out, 0 for none.
+    """
+
+    urn: str
+    progress: Callable[[str], None]
+    pause: Callable[[float], bool]
+    clock: Callable[[], float]
+    timeout_s: float = 0.0
+
+    def wait(self, seconds: float) -> None:
+        """Wait.
+
+        Raises:
+            Interrupted: when the user has cancelled.
+        """
+        if self.pause(seconds):
+            raise Interrupted("cancelled")
+
+
+class Labelled(Properties):
+    """Inputs of a thing that is paid for, or that outlives the run: the plugin fills in its label at check."""
+
+    label: str = Field("", description="Set by the provider: project/stack/resource/generation.")
+    generation: int = Field(1, description="Set by the provider: counts the replacements of this resource.")
+
+
+class NativeResource(ABC, Generic[I, O]):
+    """One resource type."""
+
+    token: ClassVar[str]
+    """The type token, `vllm-anywhere:<platform>:<Name>`."""
+    doc: ClassVar[str]
+    """One sentence for the package schema."""
+    inputs: type[I]
+    outputs: type[O]
+    replace_on: ClassVar[frozenset[str]] = frozenset()
+    """Inputs (snake_case) whose change needs a new resource."""
+
+    def check(self, inputs: Mapping[str, Any]) -> list[Failure]:
+        """What pydantic can't see. `inputs` are the valid, known ones by their snake_case names."""
+        return []
+
+    def changes(self, outputs: O, old: I, new: Mapping[str, Any]) -> list[Change]:
+        """What differs beyond the inputs: what the platform has changed since (drift)."""
+        return []
+
+    def delete_before_replace(self, old: I, new: Mapping[str, Any]) -> bool:
+        """Whether the old one has to go first. False keeps it serving until the new one is ready."""
+        return False
+
+    def preview(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Outputs that are known before anything is created; what is left out is unknown."""
+        return {}
+
+    @abstractmethod
+    def create(self, context: Context, inputs: I) -> Created[O]:
+        """Make it, or adopt what an interrupted create left under the same label."""
+
+    @abstractmethod
+    def read(self, context: Context, id: str, inputs: I | None, outputs: O | None) -> Found[I, O] | None:
+        """What is there now; None when it is gone. What state knows is None on import."""
+
+    @abstractmethod
+    def update(self, context: Context, id: str, outputs: O, old: I, new: I) -> Created[O]:
+        """Change it in place."""
+
+    @abstractmethod
+    def delete(self, context: Context, id: str, outputs: O) -> None:
+        """Remove it, and return once it is gone. What is gone already is success."""
+
+
+def label_of(urn: str, generation: int) -> str:
+    """`project/stack/resource/generation` of a URN such as `urn:pulumi:dev::shop::a:b:C$a:b:D::server`."""
+    stack, project, _, name = urn.removeprefix("urn:pulumi:").split("::", 3)
+    return f"{project}/{stack}/{name}/{generation}"
+
+
+@dataclass
+class Generations:
+    """Counts the replacements of each URN within one run of the engine.
+
+    The engine checks a replacement without the old inputs; the generation of the old ones, seen just before in the
+    same process, tells which comes next. It restarts from what state holds, hence is the same after a crash.
+    """
+
+    seen: dict[str, int] = field(default_factory=dict[str, int])
+
+    def carry(self, urn: str, old: int | None) -> int:
+        """The generation for a check whose old inputs had generation `old`, None if there were none."""
+        if old is None:
+            return self.seen.get(urn, 0) + 1
+        self.seen[urn] = old
+        return old

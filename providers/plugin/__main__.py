@@ -1,0 +1,44 @@
+"""The provider process: serves on a free loopback port and prints the port, as Pulumi's plugin protocol asks."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+
+import grpc
+from pulumi.runtime.proto import provider_pb2_grpc
+
+from providers.plugin.service import Provider
+
+# One state can hold hundreds of properties; gRPC's default of 4 MB is the engine's limit for neither side.
+_MAX_MESSAGE = 400 * 1024 * 1024
+# Replicas are created in parallel, each waiting in its own thread.
+_THREADS = 128
+
+
+def main() -> None:
+    """Serve until the engine ends or asks to stop."""
+    server = grpc.server(
+        ThreadPoolExecutor(max_workers=_THREADS),
+        options=[("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.max_send_message_length", _MAX_MESSAGE)],
+    )
+    engine = sys.argv[1] if len(sys.argv) > 1 else ""
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(Provider(engine, version("vllm-anywhere")), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(port, flush=True)
+
+    stop = threading.Event()
+    # The engine ends its plugins with SIGINT, after Cancel and after their last answer; Ctrl-C itself does not
+    # reach them, since each has a process group of its own.
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, lambda *_: stop.set())
+    stop.wait()
+    server.stop(grace=1).wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""The provider's gRPC service: Pulumi's calls, mapped onto `NativeResource` classes.
+
+Written on the raw service because the SDK's own provider base can neither pass on unknown values nor report a
+resource that exists but does not work (pulumi 3.272, `pulumi.provider.experimental`).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn, get_args
+
+import grpc
+from google.protobuf import any_pb2, empty_pb2
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from providers import base
+from providers.native import (
+    UNKNOWN,
+    Change,
+    Context,
+    Created,
+    Generations,
+    Labelled,
+    NativeResource,
+    Properties,
+    label_of,
+)
+from providers.plugin import functions, schema
+from providers.plugin.wire import Decoded, decode, encode, encode_model, has_unknown, wire_fields
+
+Resource = NativeResource[Any, Any]
+PropertyDiff = provider_pb2.PropertyDiff
+
+
+class Provider(provider_pb2_grpc.ResourceProviderServicer):
+    """One provider process. `engine_address` is where progress lines go."""
+
+    def __init__(self, engine_address: str, version: str) -> None:
+        self._version = version
+        self._cancelled = threading.Event()
+        self._generations = Generations()
+        self._engine: engine_pb2_grpc.EngineStub | None = None
+        if engine_address:
+            self._connect(engine_address)
+
+    def _connect(self, address: str) -> None:
+        self._engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(address))
+
+    # The provider itself.
+
+    def Handshake(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if self._engine is None and request.engine_address:
+            self._connect(request.engine_address)
+        return provider_pb2.ProviderHandshakeResponse(accept_secrets=True, accept_outputs=False)
+
+    def Attach(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._connect(request.address)
+        return empty_pb2.Empty()
+
+    def GetPluginInfo(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return plugin_pb2.PluginInfo(version=self._version)
+
+    def GetSchema(self, request: Any, context: Any) -> Any:  # noqa: N802
+        package = schema.package_schema(self._version, base.all_resources(), functions.FUNCTIONS)
+        return provider_pb2.GetSchemaResponse(schema=json.dumps(package))
+
+    def CheckConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return provider_pb2.CheckResponse(inputs=request.news)
+
+    def DiffConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_NONE)
+
+    def Configure(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
+
+    def Cancel(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._cancelled.set()
+        return empty_pb2.Empty()
+
+    def Invoke(self, request: Any, context: Any) -> Any:  # noqa: N802
+        function = next((f for f in functions.FUNCTIONS if f.token == request.tok), None)
+        if function is None:
+            _abort(context, grpc.StatusCode.NOT_FOUND, f"no function {request.tok}")
+        args = decode(request.args)
+        try:
+            arguments = function.inputs.model_validate(dict(args))
+        except ValidationError as error:
+            return provider_pb2.InvokeResponse(failures=_failures(error, args))
+        with _errors(context):
+            answer = function.call(arguments)
+        return provider_pb2.InvokeResponse(**{"return": encode_model(answer, args.secrets)})
+
+    # Resources.
+
+    def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        resource = _resource(request.type, request.urn, context)
+        news, olds = decode(request.news), decode(request.olds)
+        if issubclass(resource.inputs, Labelled):
+            generation = self._generations.carry(request.urn, olds.get("generation"))
+            news |= {"generation": generation, "label": label_of(request.urn, generation)}
+        known = {key: value for key, value in news.items() if not has_unknown(value)}
+        failures: list[Any] = []
+        try:
+            complete = resource.inputs.model_validate(known)
+        except ValidationError as error:
+            failures = [f for f in _failures(error, news) if not has_unknown(news.get(_top(f.property)))]
+        else:
+            news = _keep_unknown(wire_fields(complete), news)
+        if not failures:
+            failures = [
+                provider_pb2.CheckFailure(property=_wire_name(resource.inputs, failure.property), reason=failure.reason)
+                for failure in resource.check(_by_field(resource.inputs, known))
+            ]
+        return provider_pb2.CheckResponse(inputs=encode(news, news.secrets), failures=failures)
+
+    def Diff(self, request: Any, context: Any) -> Any:  # noqa: N802
+        resource = _resource(request.type, request.urn, context)
+        olds, news = decode(request.old_inputs), decode(request.news)
+        ignored = set(request.ignoreChanges)
+        changes = [c for c in _input_changes(resource, olds, news) if c.property not in ignored]
+        old_inputs = resource.inputs.model_validate(dict(olds))
+        outputs = resource.outputs.model_validate(dict(decode(request.olds)))
+        by_field = _by_field(resource.inputs, news)
+        changes += [
+            Change(_wire_name(resource.outputs, c.property), c.replace, drift=True)
+            for c in resource.changes(outputs, old_inputs, by_field)
+        ]
+        replace = any(c.replace for c in changes)
+        return provider_pb2.DiffResponse(
+            changes=provider_pb2.DiffResponse.DIFF_SOME if changes else provider_pb2.DiffResponse.DIFF_NONE,
+            diffs=[c.property for c in changes],
+            replaces=[c.property for c in changes if c.replace],
+            detailedDiff={c.property: _property_diff(c, olds, news) for c in changes},
+            hasDetailedDiff=True,
+            deleteBeforeReplace=replace and resource.delete_before_replace(old_inputs, by_field),
+        )
+
+    def Create(self, request: Any, context: Any) -> Any:  # noqa: N802
+        resource = _resource(request.type, request.urn, context)
+        properties = decode(request.properties)
+        if request.preview:
+            return provider_pb2.CreateResponse(properties=_preview(resource, properties))
+        inputs = resource.inputs.model_validate(dict(properties))
+        with _errors(context):
+            created = resource.create(self._context(request, request.timeout), inputs)
+        secrets = _shared(resource, properties.secrets)
+        if created.problem:
+            _abort_init_failed(context, created, inputs, secrets)
+        return provider_pb2.CreateResponse(id=created.id, properties=encode_model(created.outputs, secrets))
+
+    def Update(self, request: Any, context: Any) -> Any:  # noqa: N802
+        resource = _resource(request.type, request.urn, context)
+        news, olds = decode(request.news), decode(request.old_inputs)
+        if request.preview:
+            return provider_pb2.UpdateResponse(properties=_preview(resource, news))
+        new, old = resource.inputs.model_validate(dict(news)), resource.inputs.model_validate(dict(olds))
+        outputs = resource.outputs.model_validate(dict(decode(request.olds)))
+        with _errors(context):
+            updated = resource.update(self._context(request, request.timeout), request.id, outputs, old, new)
+        secrets = _shared(resource, news.secrets)
+        if updated.problem:
+            _abort_init_failed(context, updated, new, secrets)
+        return provider_pb2.UpdateResponse(properties=encode_model(updated.outputs, secrets))
+
+    def Read(self, request: Any, context: Any) -> Any:  # noqa: N802
+        resource = _resource(request.type, request.urn, context)
+        fields, state = decode(request.inputs), decode(request.properties)
+        inputs = resource.inputs.model_validate(dict(fields)) if fields else None
+        outputs = resource.outputs.model_validate(dict(state)) if state else None
+        with _errors(context):
+            found = resource.read(self._context(request, request.timeout), request.id, inputs, outputs)
+        if found is None:
+            return provider_pb2.ReadResponse()
+        return provider_pb2.ReadResponse(
+            id=request.id,
+            inputs=encode_model(found.inputs, fields.secrets),
+            properties=encode_model(found.outputs, _shared(resource, fields.secrets)),
+        )
+
+    def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
+        resource = _resource(request.type, request.urn, context)
+        outputs = resource.outputs.model_validate(dict(decode(request.properties)))
+        with _errors(context):
+            resource.delete(self._context(request, request.timeout), request.id, outputs)
+        return empty_pb2.Empty()
+
+    def _context(self, request: Any, timeout_s: float) -> Context:
+        return Context(
+            urn=request.urn,
+            progress=self._progress(request.urn),
+            pause=self._cancelled.wait,
+            clock=time.monotonic,
+            timeout_s=timeout_s,
+        )
+
+    def _progress(self, urn: str) -> Callable[[str], None]:
+        engine = self._engine
+
+        def show(text: str) -> None:
+            if engine is not None:
+                engine.Log(
+                    engine_pb2.LogRequest(severity=engine_pb2.INFO, message=text, urn=urn, ephemeral=True)
+                )
+
+        return show
+
+
+def _resource(token: str, urn: str, context: Any) -> Resource:
+    try:
+        return base.load_resource(token or urn.split("::")[2].rsplit("$", 1)[-1])
+    except KeyError:
+        _abort(context, grpc.StatusCode.NOT_FOUND, f"this version of the provider has no resource {token}")
+
+
+def _preview(resource: Resource, properties: Decoded) -> Any:
+    """Every output: the one that preview knows, the input of the same name, or unknown."""
+    by_field = _by_field(resource.inputs, properties)
+    known = dict(resource.preview(by_field))
+    outputs: dict[str, Any] = {}
+    for name in resource.outputs.model_fields:
+        outputs[_wire_name(resource.outputs, name)] = known.get(name, by_field.get(name, UNKNOWN))
+    return encode(outputs, _shared(resource, properties.secrets) | _secret_fields(resource.outputs))
+
+
+def _input_changes(resource: Resource, olds: Mapping[str, Any], news: Mapping[str, Any]) -> Iterator[Change]:
+    replace_on = {_wire_name(resource.inputs, name) for name in resource.replace_on}
+    for key in sorted(olds.keys() | news.keys()):
+        if key not in ("label", "generation") and olds.get(key) != news.get(key):
+            yield Change(key, replace=key in replace_on)
+
+
+def _property_diff(change: Change, olds: Mapping[str, Any], news: Mapping[str, Any]) -> Any:
+    kind = "UPDATE"
+    if not change.drift:
+        kind = "ADD" if change.property not in olds else "DELETE" if change.property not in news else "UPDATE"
+    name = f"{kind}_REPLACE" if change.replace else kind
+    return PropertyDiff(kind=PropertyDiff.Kind.Value(name), inputDiff=not change.drift)
+
+
+def _failures(error: ValidationError, properties: Mapping[str, Any]) -> list[Any]:
+    return [
+        provider_pb2.CheckFailure(
+            property=_path(found["loc"]),
+            reason="no such property" if found["type"] == "extra_forbidden" else str(found["msg"]),
+        )
+        for found in error.errors(include_url=False, include_input=False)
+    ]
+
+
+def _path(loc: tuple[str | int, ...]) -> str:
+    """A pydantic location as a Pulumi property path: `hardware.gpus[0]`."""
+    path = ""
+    for step in loc:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
+    return path
+
+
+def _top(path: str) -> str:
+    return path.split(".", 1)[0].split("[", 1)[0]
+
+
+def _keep_unknown(complete: dict[str, Any], news: Decoded) -> Decoded:
+    """The validated inputs with their defaults, and what isn't known yet left as it came."""
+    kept = Decoded({**complete, **{key: value for key, value in news.items() if has_unknown(value)}})
+    kept.secrets = news.secrets
+    return kept
+
+
+def _wire_name(model: type[BaseModel], field: str) -> str:
+    info = model.model_fields.get(field)
+    return info.alias if info and info.alias else field
+
+
+def _by_field(model: type[BaseModel], properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Decoded properties under the model's own field names."""
+    names = {_wire_name(model, field): field for field in model.model_fields}
+    return {names.get(key, key): value for key, value in properties.items()}
+
+
+def _secret_fields(model: type[BaseModel]) -> frozenset[str]:
+    return frozenset(
+        _wire_name(model, name)
+        for name, info in model.model_fields.items()
+        if SecretStr in (info.annotation, *get_args(info.annotation))
+    )
+
+
+def _shared(resource: Resource, secrets: frozenset[str]) -> frozenset[str]:
+    """Outputs that repeat a secret input: they stay secret, whatever their type says."""
+    return secrets & {_wire_name(resource.outputs, name) for name in resource.outputs.model_fields}
+
+
+@contextmanager
+def _errors(context: Any) -> Iterator[None]:
+    """Expected errors become their own text; anything else keeps its traceback, which holds no values."""
+    try:
+        yield
+    except base.Interrupted as error:
+        _abort(context, grpc.StatusCode.CANCELLED, str(error))
+    except base.PlatformError as error:
+        _abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
+    except Exception as error:  # the engine has to be told, whatever it was
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        _abort(context, grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}\n{frames}")
+
+
+def _abort(context: Any, code: grpc.StatusCode, message: str) -> NoReturn:
+    context.abort(code, message)
+    raise AssertionError("abort returns never")
+
+
+def _abort_init_failed(
+    context: Any, created: Created[Properties], inputs: Properties, secrets: frozenset[str]
+) -> NoReturn:
+    """Tell the engine that the resource exists, so that its id and outputs are kept, and why it doesn't work."""
+    detail = any_pb2.Any()
+    detail.Pack(
+        provider_pb2.ErrorResourceInitFailed(
+            id=created.id,
+            properties=encode_model(created.outputs, secrets),
+            inputs=encode_model(inputs, secrets),
+            reasons=[created.problem],
+        )
+    )
+    status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=created.problem, details=[detail])
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    _abort(context, grpc.StatusCode.UNKNOWN, created.problem)

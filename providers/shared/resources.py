@@ -1,0 +1,152 @@
+"""Resources that every deployment has: the API key, and the gate that opens when the model has answered."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, ClassVar
+
+from pydantic import Field, SecretStr
+
+from providers import base
+from providers.native import Context, Created, Found, NativeResource, Properties
+from providers.shared.endpoint import Answer, Endpoint, NotYet
+from serving.failures import explain
+from serving.spec import NAMESPACE
+
+
+class ApiKeyInputs(Properties):
+    """When to make a new key."""
+
+    rotation: str = Field("1", description="Any text; a new value makes a new key.")
+    own: SecretStr | None = Field(None, description="A key to use instead of a random one.")
+
+
+class ApiKeyOutputs(Properties):
+    """The key."""
+
+    rotation: str = Field(description="The rotation that made this key.")
+    value: SecretStr = Field(description="What clients send as bearer token.")
+
+
+class ApiKey(NativeResource[ApiKeyInputs, ApiKeyOutputs]):
+    """A random key, kept as a secret in state. 256 bits, URL-safe."""
+
+    token: ClassVar[str] = f"{NAMESPACE}:index:ApiKey"
+    doc: ClassVar[str] = "A random API key."
+    inputs = ApiKeyInputs
+    outputs = ApiKeyOutputs
+
+    def create(self, context: Context, inputs: ApiKeyInputs) -> Created[ApiKeyOutputs]:
+        value = inputs.own or SecretStr(f"sk-{secrets.token_urlsafe(32)}")
+        return Created("api-key", ApiKeyOutputs(rotation=inputs.rotation, value=value))
+
+    def read(
+        self, context: Context, id: str, inputs: ApiKeyInputs | None, outputs: ApiKeyOutputs | None
+    ) -> Found[ApiKeyInputs, ApiKeyOutputs] | None:
+        if inputs is None or outputs is None:
+            raise base.PlatformError(
+                "a key can't be imported, since its id would be shown; keep one that is in use with "
+                f"`pulumi config set --secret {NAMESPACE}:own_api_key`"
+            )
+        return Found(inputs, outputs)
+
+    def update(
+        self, context: Context, id: str, outputs: ApiKeyOutputs, old: ApiKeyInputs, new: ApiKeyInputs
+    ) -> Created[ApiKeyOutputs]:
+        return self.create(context, new)
+
+    def delete(self, context: Context, id: str, outputs: ApiKeyOutputs) -> None:
+        return None
+
+
+class ReadyInputs(Properties):
+    """What has to answer."""
+
+    endpoint: str = Field(description="OpenAI base URL, ending in /v1: the very one that users get.")
+    api_key: SecretStr = Field(description="The key that users get.")
+    model: str = Field(description="The model name that requests use.")
+    platform: str = Field(description="Where it runs, for reading its logs.")
+    server_id: str = Field(description="The id of the server's resource, for reading its logs.")
+    timeout_s: int = Field(900, description="Seconds until the first completed answer.")
+
+
+class ReadyOutputs(Properties):
+    """How the first answer came."""
+
+    endpoint: str = Field(description="The endpoint that answered.")
+    model: str = Field(description="The model that answered.")
+    time_to_ready_s: float = Field(description="Seconds from the first question to the first complete answer.")
+    first_token_s: float = Field(description="Seconds from that request to its first token (TTFT).")
+
+
+class Ready(NativeResource[ReadyInputs, ReadyOutputs]):
+    """Passes once the model is listed and one streamed completion has come back.
+
+    Pulumi deletes what was replaced last, so when this fails the old deployment goes on serving.
+    """
+
+    token: ClassVar[str] = f"{NAMESPACE}:index:Ready"
+    doc: ClassVar[str] = "Waits until the model has answered a real request."
+    inputs = ReadyInputs
+    outputs = ReadyOutputs
+
+    def create(self, context: Context, inputs: ReadyInputs) -> Created[ReadyOutputs]:
+        return Created("ready", self._wait(context, inputs))
+
+    def read(
+        self, context: Context, id: str, inputs: ReadyInputs | None, outputs: ReadyOutputs | None
+    ) -> Found[ReadyInputs, ReadyOutputs] | None:
+        # What it recorded is history; whether the server lives is the server resource's to say.
+        return Found(inputs, outputs) if inputs and outputs else None
+
+    def update(
+        self, context: Context, id: str, outputs: ReadyOutputs, old: ReadyInputs, new: ReadyInputs
+    ) -> Created[ReadyOutputs]:
+        return Created(id, self._wait(context, new))
+
+    def delete(self, context: Context, id: str, outputs: ReadyOutputs) -> None:
+        return None
+
+    def _wait(self, context: Context, inputs: ReadyInputs) -> ReadyOutputs:
+        endpoint = Endpoint(inputs.endpoint, inputs.api_key.get_secret_value())
+        begun = context.clock()
+        limit = context.timeout_s or inputs.timeout_s
+        pause = 0.05
+        shown = 0.0
+        while True:
+            answer = endpoint.ask(inputs.model, context.clock)
+            waited = context.clock() - begun
+            match answer:
+                case Answer():
+                    return ReadyOutputs(
+                        endpoint=inputs.endpoint,
+                        model=inputs.model,
+                        time_to_ready_s=round(waited, 3),
+                        first_token_s=round(answer.first_token_s, 3),
+                    )
+                case NotYet(final=True):
+                    raise base.NotReady(self._failure(inputs, answer.reason, waited))
+                case NotYet() if waited >= limit:
+                    raise base.NotReady(self._failure(inputs, answer.reason, waited))
+                case NotYet() if waited - shown >= 2:
+                    shown = waited
+                    context.progress(f"waiting for the first answer, {waited:.0f} s of {limit:.0f}: {answer.reason}")
+                case NotYet():
+                    pass
+            context.wait(pause)
+            pause = min(pause * 1.5, 5.0)
+
+    def _failure(self, inputs: ReadyInputs, reason: str, waited: float) -> str:
+        what = (
+            f"the model has not answered at {inputs.endpoint} after {waited:.0f} s: {reason}\n"
+            "What was created is kept and may be billed; what served before still serves. "
+            "`pulumi up` tries again, `pulumi destroy` removes everything."
+        )
+        try:
+            log = base.load_logs(inputs.platform)(inputs.server_id, 200)
+        except (base.PlatformError, OSError) as error:
+            return f"{what}\nIts log can't be read: {error}"
+        return explain(what, log)
+
+
+RESOURCES: tuple[NativeResource[Any, Any], ...] = (ApiKey(), Ready())
