@@ -42,7 +42,6 @@ class Deployment(pulumi.ComponentResource):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(f"{NAMESPACE}:index:Deployment", "deployment")
-        pulumi.info(plan_report(_view(plan), plan.estimate), resource=self)
         declarations = [_api_key(plan), *plan.declared.resources, _ready(plan)]
         results = {
             name: Ref("ready", output)
@@ -50,6 +49,9 @@ class Deployment(pulumi.ComponentResource):
         }
         endpoint = plan.declared.endpoint
         resources = register(declarations, [KEY, *refs_in(endpoint), *results.values()], parent=self)
+        report = plan_report(_view(plan), plan.estimate)
+        # Before its first child is known, the engine has no row for the component and shows the text elsewhere.
+        resources[KEY.resource].urn.apply(lambda _: pulumi.info(report, resource=self))
         outputs = {
             "endpoint": resolve(endpoint, resources),
             "api_key": pulumi.Output.secret(resolve(KEY, resources)),

@@ -17,7 +17,11 @@ class Native(pulumi.CustomResource):
     """A resource of this project's own provider; `outputs` are the ones that somebody refers to."""
 
     def __init__(
-        self, declaration: Declaration, inputs: Mapping[str, Any], outputs: Iterable[str], opts: pulumi.ResourceOptions
+        self,
+        declaration: Declaration,
+        inputs: Mapping[str, Any],
+        outputs: Iterable[str],
+        opts: pulumi.ResourceOptions,
     ) -> None:
         properties: dict[str, Any] = {**dict.fromkeys(outputs), **inputs}
         super().__init__(declaration.type, declaration.name, properties, opts)

@@ -64,9 +64,7 @@ def ensure_one(
         return _found_after(context, label, error, labelled, destroy)
 
 
-def ensure_gone(
-    context: Context, id: str, *, destroy: Callable[[str], None], exists: Callable[[str], bool]
-) -> None:
+def ensure_gone(context: Context, id: str, *, destroy: Callable[[str], None], exists: Callable[[str], bool]) -> None:
     """Destroy, and return once the platform says that it is gone. What is gone already is success.
 
     Raises:

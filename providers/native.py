@@ -48,16 +48,6 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Change:
-    """One property that differs. `replace` means that only a new resource can have the new value."""
-
-    property: str
-    replace: bool = False
-    drift: bool = False
-    """The platform changed, not the inputs."""
-
-
-@dataclass(frozen=True)
 class Created(Generic[O]):
     """What now exists. `problem` says why it does not work yet; its id is kept in state all the same."""
 
@@ -68,7 +58,7 @@ class Created(Generic[O]):
 
 @dataclass(frozen=True)
 class Found(Generic[I, O]):
-    """What `read` saw on the platform."""
+    """What `read` saw on the platform. Drift is told by inputs that say what is there, not what was asked for."""
 
     inputs: I
     outputs: O
@@ -101,8 +91,8 @@ class Context:
 class Labelled(Properties):
     """Inputs of a thing that is paid for, or that outlives the run: the plugin fills in its label at check."""
 
-    label: str = Field("", description="Set by the provider: project/stack/resource/generation.")
-    generation: int = Field(1, description="Set by the provider: counts the replacements of this resource.")
+    label: str = Field(default="", description="Set by the provider: project/stack/resource/generation.")
+    generation: int = Field(default=1, description="Set by the provider: counts the replacements of this resource.")
 
 
 class NativeResource(ABC, Generic[I, O]):
@@ -119,10 +109,6 @@ class NativeResource(ABC, Generic[I, O]):
 
     def check(self, inputs: Mapping[str, Any]) -> list[Failure]:
         """What pydantic can't see. `inputs` are the valid, known ones by their snake_case names."""
-        return []
-
-    def changes(self, outputs: O, old: I, new: Mapping[str, Any]) -> list[Change]:
-        """What differs beyond the inputs: what the platform has changed since (drift)."""
         return []
 
     def delete_before_replace(self, old: I, new: Mapping[str, Any]) -> bool:

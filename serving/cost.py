@@ -38,7 +38,13 @@ class Estimate:
         """The stack output `cost`."""
         monthly = str(self.monthly.quantize(Decimal("0.01")))
         hourly = str((self.monthly / HOURS_PER_MONTH).quantize(Decimal("0.0001")))
-        return {"hourly_usd": hourly, "monthly_usd": monthly, "low": monthly, "expected": monthly, "high": monthly}
+        return {
+            "hourly_usd": hourly,
+            "monthly_usd": monthly,
+            "low": monthly,
+            "expected": monthly,
+            "high": monthly,
+        }
 
 
 def estimate(spec: DeploymentSpec, offer: Offer) -> Estimate:

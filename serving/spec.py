@@ -64,31 +64,35 @@ class ModelSpec(Part):
     """Which model is served, and how much of it."""
 
     name: str = Field(
-        "Qwen/Qwen3-4B-Instruct-2507",
+        default="Qwen/Qwen3-4B-Instruct-2507",
         pattern=r"^[\w.-]+(/[\w.-]+)?$",
         description="Hugging Face repository, `organisation/name`.",
         examples=["Qwen/Qwen3-4B-Instruct-2507", "Qwen/Qwen3-4B-AWQ"],
     )
     revision: str | None = Field(
-        None, pattern=r"^[\w./-]+$", description="Git revision of the weights; the repository's main branch if absent."
+        default=None,
+        pattern=r"^[\w./-]+$",
+        description="Git revision of the weights; the repository's main branch if absent.",
     )
     served_name: str = Field(
-        "", description="The name clients ask for. Default: the repository's last part, in lower case."
+        default="", description="The name clients ask for. Default: the repository's last part, in lower case."
     )
     max_len: int = Field(
-        8192, ge=128, le=10_485_760, description="Longest request in tokens, prompt and answer together."
+        default=8192, ge=128, le=10_485_760, description="Longest request in tokens, prompt and answer together."
     )
     dtype: Literal["auto", "half", "float16", "bfloat16", "float32"] = Field(
-        "auto", description="Precision of the activations; `auto` is half on GPUs below compute capability 8.0."
+        default="auto",
+        description="Precision of the activations; `auto` is half on GPUs below compute capability 8.0.",
     )
     quantization: str | None = Field(
-        None,
+        default=None,
         pattern=r"^[a-z0-9_-]+$",
         description="Quantisation of the weights (`awq`, `gptq`, `fp8`, ...). It must be what the weights have; "
         "absent, it is read from the model's own config.",
     )
     kv_cache_dtype: Literal["auto", "fp8"] = Field(
-        "auto", description="Precision of the KV cache; `fp8` halves its bytes and needs compute capability 8.9."
+        default="auto",
+        description="Precision of the KV cache; `fp8` halves its bytes and needs compute capability 8.9.",
     )
 
     @model_validator(mode="before")
@@ -111,31 +115,31 @@ class EngineSpec(Part):
     """The vLLM server that is started, the same on every platform."""
 
     version: str = Field(
-        DEFAULT_VLLM_VERSION,
+        default=DEFAULT_VLLM_VERSION,
         pattern=r"^\d+\.\d+\.\d+(\.post\d+)?$",
         description="vLLM release; the image is `vllm/vllm-openai:v<version>`. "
         "Releases before 0.22.0 have a known API-key bypass and are refused on a public port.",
     )
     image: str | None = Field(
-        None,
+        default=None,
         pattern=r"^[\w./-]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$",
         description="Another image with the same entry point, pinned by tag or digest (`latest` is refused).",
     )
     gpu_memory_utilization: float = Field(
-        0.85,
+        default=0.85,
         gt=0.1,
         le=0.98,
         description="Share of the GPU's memory that vLLM may take. vLLM's own 0.92 fails on a 24 GB RTX 4090.",
     )
-    max_num_seqs: int = Field(256, ge=1, le=4096, description="Most requests decoded together.")
+    max_num_seqs: int = Field(default=256, ge=1, le=4096, description="Most requests decoded together.")
     max_num_batched_tokens: int | None = Field(
-        None, ge=128, le=1_048_576, description="Tokens in one engine step; vLLM's own choice if absent."
+        default=None, ge=128, le=1_048_576, description="Tokens in one engine step; vLLM's own choice if absent."
     )
     enforce_eager: bool = Field(
-        False, description="Skip compilation and CUDA graphs: less memory, faster start, slower answers."
+        default=False, description="Skip compilation and CUDA graphs: less memory, faster start, slower answers."
     )
     extra_args: tuple[str, ...] = Field(
-        (), description="More `vllm serve` arguments, one list item each. Secrets are refused here."
+        default=(), description="More `vllm serve` arguments, one list item each. Secrets are refused here."
     )
 
     @field_validator("image")
@@ -158,37 +162,43 @@ class HardwareSpec(Part):
     """What the server runs on."""
 
     gpus: tuple[Annotated[str, AfterValidator(_gpu_name)], ...] = Field(
-        (),
+        default=(),
         description="Acceptable GPUs, first choice first. Empty: the cheapest on the platform that fits the model.",
         examples=[["RTX 4000 Ada", "L4"]],
     )
-    gpu_count: int = Field(1, ge=1, le=8, description="GPUs in one machine; more than one is tensor parallelism.")
-    disk_gb: int = Field(60, ge=8, le=4096, description="Disk for image and weights, in GB (10^9 bytes).")
-    spot: bool = Field(False, description="Rent interruptible capacity: cheaper, and it can be taken away.")
+    gpu_count: int = Field(
+        default=1, ge=1, le=8, description="GPUs in one machine; more than one is tensor parallelism."
+    )
+    disk_gb: int = Field(default=60, ge=8, le=4096, description="Disk for image and weights, in GB (10^9 bytes).")
+    spot: bool = Field(default=False, description="Rent interruptible capacity: cheaper, and it can be taken away.")
 
 
 class PlacementSpec(Part):
     """Where it may run."""
 
     regions: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9*._-]{1,40}$")], ...] = Field(
-        ("eu",),
+        default=("eu",),
         description="Regions in order of preference: `eu`, `us`, a country code (`de`), or a platform's own name. "
         "Empty: anywhere.",
     )
     tier: Literal["any", "secure", "community"] = Field(
-        "secure", description="`secure`: data-centre hosts only. `community`: people's own machines, cheaper."
+        default="secure", description="`secure`: data-centre hosts only. `community`: people's own machines, cheaper."
     )
     gdpr: bool = Field(
-        False, description="Keep only offers in the EU/EEA on data-centre hosts, with the evidence shown."
+        default=False, description="Keep only offers in the EU/EEA on data-centre hosts, with the evidence shown."
     )
 
 
 class ScalingSpec(Part):
     """How many servers, and when they sleep."""
 
-    min: int = Field(1, ge=0, le=100, description="Servers that always run; 0 scales to zero where the platform can.")
-    max: int = Field(1, ge=1, le=100, description="Most servers at once.")
-    idle_timeout_s: int = Field(60, ge=1, le=3600, description="Seconds without requests before a server sleeps.")
+    min: int = Field(
+        default=1, ge=0, le=100, description="Servers that always run; 0 scales to zero where the platform can."
+    )
+    max: int = Field(default=1, ge=1, le=100, description="Most servers at once.")
+    idle_timeout_s: int = Field(
+        default=60, ge=1, le=3600, description="Seconds without requests before a server sleeps."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -208,19 +218,22 @@ class UsageSpec(Part):
     """The load that the cost estimate assumes."""
 
     requests_per_day: int | None = Field(
-        None, ge=0, le=10**9, description="Requests a day; absent means unknown, and usage is priced per unit."
+        default=None,
+        ge=0,
+        le=10**9,
+        description="Requests a day; absent means unknown, and usage is priced per unit.",
     )
-    input_tokens: int = Field(500, ge=1, le=10_000_000, description="Mean prompt tokens of a request.")
-    output_tokens: int = Field(200, ge=1, le=10_000_000, description="Mean answer tokens of a request.")
+    input_tokens: int = Field(default=500, ge=1, le=10_000_000, description="Mean prompt tokens of a request.")
+    output_tokens: int = Field(default=200, ge=1, le=10_000_000, description="Mean answer tokens of a request.")
 
 
 class BudgetSpec(Part):
     """What it may cost; over it, preview and up fail before anything is rented."""
 
-    monthly_usd: Usd | None = Field(None, description="Most US dollars in a month of 730 hours.")
-    hourly_usd: Usd | None = Field(None, description="Most US dollars in an hour.")
+    monthly_usd: Usd | None = Field(default=None, description="Most US dollars in a month of 730 hours.")
+    hourly_usd: Usd | None = Field(default=None, description="Most US dollars in an hour.")
     ttl_hours: float | None = Field(
-        None, gt=0, le=24 * 366, description="Hours after which the deployment should be gone."
+        default=None, gt=0, le=24 * 366, description="Hours after which the deployment should be gone."
     )
 
 
@@ -228,7 +241,7 @@ class ApiKeySpec(Part):
     """The key that clients send."""
 
     rotation: str = Field(
-        "1", max_length=64, description="Any text. Change it, and the next `up` makes a new key."
+        default="1", max_length=64, description="Any text. Change it, and the next `up` makes a new key."
     )
 
 
@@ -236,17 +249,23 @@ class ReadySpec(Part):
     """When `pulumi up` may say that the model answers."""
 
     timeout_s: int = Field(
-        900, ge=5, le=7200, description="Seconds until the first completed answer; past it, `up` fails and says why."
+        default=900,
+        ge=5,
+        le=7200,
+        description="Seconds until the first completed answer; past it, `up` fails and says why.",
     )
     wake: bool = Field(
-        True, description="Wake a sleeping server to prove that it answers; false accepts configured-but-asleep."
+        default=True,
+        description="Wake a sleeping server to prove that it answers; false accepts configured-but-asleep.",
     )
 
 
 class DeploymentSpec(Part):
     """One deployment, as a stack file describes it."""
 
-    provider: str = Field("local", pattern=r"^[a-z][a-z0-9-]*$", description="The platform; the one key that switches.")
+    provider: str = Field(
+        default="local", pattern=r"^[a-z][a-z0-9-]*$", description="The platform; the one key that switches."
+    )
     model: ModelSpec = Field(default_factory=ModelSpec, description="Which model is served.")
     engine: EngineSpec = Field(default_factory=EngineSpec, description="The vLLM server and its flags.")
     hardware: HardwareSpec = Field(default_factory=HardwareSpec, description="What it runs on.")
@@ -293,9 +312,7 @@ SECRET_KEYS = frozenset(_SECRETS)
 """Stack-config keys that hold secrets. They are never part of the spec, so they can't be printed with it."""
 
 
-def parse_spec(
-    config: Mapping[str, str], platforms: Collection[str]
-) -> tuple[DeploymentSpec, dict[str, Any]]:
+def parse_spec(config: Mapping[str, str], platforms: Collection[str]) -> tuple[DeploymentSpec, dict[str, Any]]:
     """Stack config -> the spec, and the raw section of the chosen platform (for `parse_part`).
 
     `config` maps full keys (`vllm-anywhere:model`) to text, JSON for objects, as Pulumi hands it out; keys of

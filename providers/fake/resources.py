@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, SecretStr
 
 from providers.fake.client import FakeCloud, Instance, cloud, serve
 from providers.lifecycle import ensure_gone, ensure_one
-from providers.native import Change, Context, Created, Found, Labelled, NativeResource, Properties
+from providers.native import Context, Created, Found, Labelled, NativeResource, Properties
 
 
 class InstanceInputs(Labelled):
@@ -18,6 +17,7 @@ class InstanceInputs(Labelled):
     gpu: str = Field(description="GPU.")
     model: str = Field(description="Served model name.")
     api_key: SecretStr = Field(description="The key that requests must carry.")
+    status: str = Field(default="running", description="Leave it: refresh says `stopped` here, and `up` replaces it.")
 
 
 class InstanceOutputs(Properties):
@@ -36,10 +36,7 @@ class FakeInstance(NativeResource[InstanceInputs, InstanceOutputs]):
     doc: ClassVar[str] = "An instance of a cloud that exists only for tests."
     inputs = InstanceInputs
     outputs = InstanceOutputs
-    replace_on: ClassVar[frozenset[str]] = frozenset({"gpu", "model", "api_key"})
-
-    def changes(self, outputs: InstanceOutputs, old: InstanceInputs, new: Mapping[str, Any]) -> list[Change]:
-        return [Change("status", replace=True, drift=True)] if outputs.status != "running" else []
+    replace_on: ClassVar[frozenset[str]] = frozenset({"gpu", "model", "api_key", "status"})
 
     def create(self, context: Context, inputs: InstanceInputs) -> Created[InstanceOutputs]:
         return self.create_in(cloud(), context, inputs)
@@ -76,6 +73,7 @@ class FakeInstance(NativeResource[InstanceInputs, InstanceOutputs]):
                 label=found.label,
                 generation=generation,
             )
+        inputs = inputs.model_copy(update={"status": found.status})
         return Found(inputs, _outputs(found, outputs.endpoint if outputs else ""))
 
     def update(

@@ -23,11 +23,14 @@ class LocalOptions(Part):
     """What only `local` has."""
 
     engine: Literal["auto", "llama", "vllm"] = Field(
-        "auto", description="`vllm` needs an NVIDIA GPU; `llama` is llama.cpp on the CPU; `auto` takes what works."
+        default="auto",
+        description="`vllm` needs an NVIDIA GPU; `llama` is llama.cpp on the CPU; `auto` takes what works.",
     )
-    gguf: str | None = Field(None, description="A GGUF file to serve with llama.cpp, instead of the stand-in model.")
-    port: int = Field(0, ge=0, le=65535, description="Port on 127.0.0.1; 0 takes any free one.")
-    parallel: int = Field(2, ge=1, le=64, description="Requests that llama.cpp answers at the same time.")
+    gguf: str | None = Field(
+        default=None, description="A GGUF file to serve with llama.cpp, instead of the stand-in model."
+    )
+    port: int = Field(default=0, ge=0, le=65535, description="Port on 127.0.0.1; 0 takes any free one.")
+    parallel: int = Field(default=2, ge=1, le=64, description="Requests that llama.cpp answers at the same time.")
 
 
 class LocalAdapter:

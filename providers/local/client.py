@@ -143,7 +143,7 @@ class LocalMachine:
     def healthy(self, port: int) -> bool:
         """Whether the server says that its engine is alive."""
         try:
-            return self._http.get(f"http://127.0.0.1:{port}/health").status_code == httpx.codes.OK
+            return self._http.get(f"http://127.0.0.1:{port}/health").is_success
         except httpx.HTTPError:
             return False
 

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr
 
 from providers.base import Interrupted, PlatformError
 from providers.local.client import LocalMachine, Running
-from providers.native import Change, Context, Created, Failure, Found, Labelled, NativeResource, Properties
+from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties
 from serving.failures import explain
 
 _POLL_S = 0.05
@@ -23,13 +23,16 @@ class ServerInputs(Labelled):
     engine: str = Field(description="`llama` (llama.cpp on the CPU) or `vllm`.")
     model: str = Field(description="Path of the GGUF file, or the Hugging Face repository for vLLM.")
     served_name: str = Field(description="The name that requests ask for.")
-    aliases: list[str] = Field([], description="Other names that it answers to.")
+    aliases: list[str] = Field(default=[], description="Other names that it answers to.")
     context_tokens: int = Field(description="Longest request in tokens.")
-    parallel: int = Field(1, description="Requests answered at the same time.")
-    args: list[str] = Field([], description="Arguments of `vllm serve`, for vLLM.")
-    port: int = Field(0, description="Port on 127.0.0.1; 0 for any free one.")
+    parallel: int = Field(default=1, description="Requests answered at the same time.")
+    args: list[str] = Field(default=[], description="Arguments of `vllm serve`, for vLLM.")
+    port: int = Field(default=0, description="Port on 127.0.0.1; 0 for any free one.")
     api_key: SecretStr = Field(description="The key that requests must carry.")
-    timeout_s: int = Field(900, description="Seconds until it must be healthy.")
+    timeout_s: int = Field(default=900, description="Seconds until it must be healthy.")
+    status: str = Field(
+        default="running", description="Leave it: refresh says `stopped` here, and `up` starts it again."
+    )
 
 
 class ServerOutputs(Properties):
@@ -62,9 +65,6 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
             failures.append(Failure("port", "0 (any free port) to 65535"))
         return failures
 
-    def changes(self, outputs: ServerOutputs, old: ServerInputs, new: Mapping[str, Any]) -> list[Change]:
-        return [Change("status", drift=True)] if outputs.status != "running" else []
-
     def delete_before_replace(self, old: ServerInputs, new: Mapping[str, Any]) -> bool:
         # A port that the user has fixed can't be listened on twice.
         return bool(old.port) and old.port == new.get("port")
@@ -86,7 +86,8 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
             return None
         if inputs is None:
             inputs = ServerInputs(**want, label=id, generation=int(id.rsplit("/", 1)[-1]))
-        return Found(inputs, _outputs(machine, id))
+        outputs_now = _outputs(machine, id)
+        return Found(inputs.model_copy(update={"status": outputs_now.status}), outputs_now)
 
     def update(
         self, context: Context, id: str, outputs: ServerOutputs, old: ServerInputs, new: ServerInputs
@@ -128,9 +129,7 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
         started.commit()
         return Created(inputs.label, _outputs(machine, inputs.label))
 
-    def _until_healthy(
-        self, machine: LocalMachine, context: Context, inputs: ServerInputs
-    ) -> Created[ServerOutputs]:
+    def _until_healthy(self, machine: LocalMachine, context: Context, inputs: ServerInputs) -> Created[ServerOutputs]:
         """Wait for a server that already runs."""
         begun = context.clock()
         while (running := machine.running(inputs.label)) is None or not machine.healthy(running.port):
@@ -173,7 +172,7 @@ def _limit(context: Context, inputs: ServerInputs) -> float:
 
 
 def _want(inputs: ServerInputs) -> dict[str, Any]:
-    return inputs.model_dump(exclude={"label", "generation", "api_key"})
+    return inputs.model_dump(exclude={"label", "generation", "api_key", "status"})
 
 
 def _outputs(machine: LocalMachine, label: str) -> ServerOutputs:

@@ -32,7 +32,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     lock = _lock(folder)
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: stop.set())
     threading.Thread(target=_leave_with_the_starter, daemon=True).start()
 
     want: dict[str, Any] = json.loads((folder / "want.json").read_text())
@@ -50,7 +50,7 @@ def main() -> None:
 def _serve_llama(want: dict[str, Any], key: str, port: int, lock: int) -> Any:
     import xllamacpp
 
-    params = xllamacpp.CommonParams()
+    params: Any = xllamacpp.CommonParams()  # pyright: ignore[reportAttributeAccessIssue]
     params.model.path = want["model"]
     params.hostnames = ["127.0.0.1"]
     params.port = port
@@ -63,7 +63,7 @@ def _serve_llama(want: dict[str, Any], key: str, port: int, lock: int) -> Any:
     params.ui = False
     # A model this small wanders at the usual temperature; requests may still ask for another.
     params.sampling.temp = 0.0
-    server = xllamacpp.Server(params)
+    server: Any = xllamacpp.Server(params)  # pyright: ignore[reportAttributeAccessIssue]
     return lambda: server is not None
 
 
@@ -71,7 +71,10 @@ def _serve_vllm(want: dict[str, Any], key: str, port: int, lock: int) -> Any:
     args = [*want["args"], "--host", "127.0.0.1", "--port", str(port)]
     # The lock goes to the child too: it counts as running for as long as either of them lives.
     child = subprocess.Popen(
-        ["vllm", "serve", *args], env={**os.environ, "VLLM_API_KEY": key}, stdin=subprocess.DEVNULL, pass_fds=[lock]
+        ["vllm", "serve", *args],
+        env={**os.environ, "VLLM_API_KEY": key},
+        stdin=subprocess.DEVNULL,
+        pass_fds=[lock],
     )
     return lambda: child.poll() is None
 

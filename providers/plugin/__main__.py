@@ -23,7 +23,10 @@ def main() -> None:
     """Serve until the engine ends or asks to stop."""
     server = grpc.server(
         ThreadPoolExecutor(max_workers=_THREADS),
-        options=[("grpc.max_receive_message_length", _MAX_MESSAGE), ("grpc.max_send_message_length", _MAX_MESSAGE)],
+        options=[
+            ("grpc.max_receive_message_length", _MAX_MESSAGE),
+            ("grpc.max_send_message_length", _MAX_MESSAGE),
+        ],
     )
     engine = sys.argv[1] if len(sys.argv) > 1 else ""
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(Provider(engine, version("vllm-anywhere")), server)
@@ -35,7 +38,7 @@ def main() -> None:
     # The engine ends its plugins with SIGINT, after Cancel and after their last answer; Ctrl-C itself does not
     # reach them, since each has a process group of its own.
     for ending in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ending, lambda *_: stop.set())
+        signal.signal(ending, lambda _signal, _frame: stop.set())
     stop.wait()
     server.stop(grace=1).wait()
 

@@ -28,8 +28,10 @@ class Function:
 class OffersArgs(Properties):
     """A deployment, as a stack file describes it."""
 
-    provider: str = Field("local", description="The platform to ask.")
-    spec: dict[str, Any] = Field({}, description="Sections of the stack config: model, hardware, placement, ...")
+    provider: str = Field(default="local", description="The platform to ask.")
+    spec: dict[str, Any] = Field(
+        default={}, description="Sections of the stack config: model, hardware, placement, ..."
+    )
 
 
 class OffersAnswer(Properties):
@@ -63,7 +65,8 @@ def get_offers(args: OffersArgs) -> OffersAnswer:
     unsupported = [str(reason) for reason in adapter.unsupported(ask)]
     offers = [] if unsupported else adapter.offers(ask)
     return OffersAnswer(
-        offers=[json.loads(json.dumps(asdict(offer), default=str)) for offer in offers], unsupported=unsupported
+        offers=[json.loads(json.dumps(asdict(offer), default=str)) for offer in offers],
+        unsupported=unsupported,
     )
 
 
@@ -72,12 +75,16 @@ def get_prices(args: OffersArgs) -> PricesAnswer:
     adapter, ask = _asked(args)
     unsupported = [str(reason) for reason in adapter.unsupported(ask)]
     offers = [] if unsupported else adapter.offers(ask)
-    return PricesAnswer(
-        estimates=[adapter.cost(ask, offer).as_output() for offer in offers], unsupported=unsupported
-    )
+    return PricesAnswer(estimates=[adapter.cost(ask, offer).as_output() for offer in offers], unsupported=unsupported)
 
 
 FUNCTIONS = (
-    Function(f"{NAMESPACE}:index:getOffers", "What a platform offers for a spec.", OffersArgs, OffersAnswer, get_offers),
+    Function(
+        f"{NAMESPACE}:index:getOffers",
+        "What a platform offers for a spec.",
+        OffersArgs,
+        OffersAnswer,
+        get_offers,
+    ),
     Function(f"{NAMESPACE}:index:getPrices", "What those offers cost.", OffersArgs, PricesAnswer, get_prices),
 )

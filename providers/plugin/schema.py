@@ -34,7 +34,10 @@ def package_schema(
 
 
 def _resource(resource: NativeResource[Any, Any], types: dict[str, Any]) -> dict[str, Any]:
-    inputs, outputs = _object(resource.inputs, resource.token, types), _object(resource.outputs, resource.token, types)
+    inputs, outputs = (
+        _object(resource.inputs, resource.token, types),
+        _object(resource.outputs, resource.token, types),
+    )
     for name in resource.replace_on:
         wire = resource.inputs.model_fields[name].alias or name
         inputs["properties"][wire]["willReplaceOnChanges"] = True

@@ -10,19 +10,25 @@ import json
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn, get_args
 
 import grpc
 from google.protobuf import any_pb2, empty_pb2
-from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
+from pulumi.runtime.proto import (
+    engine_pb2,
+    engine_pb2_grpc,
+    plugin_pb2,
+    provider_pb2,
+    provider_pb2_grpc,
+    status_pb2,
+)
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from providers import base
 from providers.native import (
     UNKNOWN,
-    Change,
     Context,
     Created,
     Generations,
@@ -94,7 +100,10 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.InvokeResponse(failures=_failures(error, args))
         with _errors(context):
             answer = function.call(arguments)
-        return provider_pb2.InvokeResponse(**{"return": encode_model(answer, args.secrets)})
+        response = provider_pb2.InvokeResponse()
+        # The field's name is a word that Python keeps for itself.
+        getattr(response, "return").CopyFrom(encode_model(answer, args.secrets))
+        return response
 
     # Resources.
 
@@ -122,23 +131,18 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Diff(self, request: Any, context: Any) -> Any:  # noqa: N802
         resource = _resource(request.type, request.urn, context)
         olds, news = decode(request.old_inputs), decode(request.news)
-        ignored = set(request.ignoreChanges)
-        changes = [c for c in _input_changes(resource, olds, news) if c.property not in ignored]
-        old_inputs = resource.inputs.model_validate(dict(olds))
-        outputs = resource.outputs.model_validate(dict(decode(request.olds)))
-        by_field = _by_field(resource.inputs, news)
-        changes += [
-            Change(_wire_name(resource.outputs, c.property), c.replace, drift=True)
-            for c in resource.changes(outputs, old_inputs, by_field)
-        ]
-        replace = any(c.replace for c in changes)
+        changed = _changed(olds, news) - set(request.ignoreChanges)
+        replaces = changed & {_wire_name(resource.inputs, name) for name in resource.replace_on}
         return provider_pb2.DiffResponse(
-            changes=provider_pb2.DiffResponse.DIFF_SOME if changes else provider_pb2.DiffResponse.DIFF_NONE,
-            diffs=[c.property for c in changes],
-            replaces=[c.property for c in changes if c.replace],
-            detailedDiff={c.property: _property_diff(c, olds, news) for c in changes},
+            changes=provider_pb2.DiffResponse.DIFF_SOME if changed else provider_pb2.DiffResponse.DIFF_NONE,
+            diffs=sorted(changed),
+            replaces=sorted(replaces),
+            detailedDiff={key: _property_diff(key, key in replaces, olds, news) for key in changed},
             hasDetailedDiff=True,
-            deleteBeforeReplace=replace and resource.delete_before_replace(old_inputs, by_field),
+            deleteBeforeReplace=bool(replaces)
+            and resource.delete_before_replace(
+                resource.inputs.model_validate(dict(olds)), _by_field(resource.inputs, news)
+            ),
         )
 
     def Create(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -204,9 +208,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
         def show(text: str) -> None:
             if engine is not None:
-                engine.Log(
-                    engine_pb2.LogRequest(severity=engine_pb2.INFO, message=text, urn=urn, ephemeral=True)
-                )
+                engine.Log(engine_pb2.LogRequest(severity=engine_pb2.INFO, message=text, urn=urn, ephemeral=True))
 
         return show
 
@@ -228,19 +230,14 @@ def _preview(resource: Resource, properties: Decoded) -> Any:
     return encode(outputs, _shared(resource, properties.secrets) | _secret_fields(resource.outputs))
 
 
-def _input_changes(resource: Resource, olds: Mapping[str, Any], news: Mapping[str, Any]) -> Iterator[Change]:
-    replace_on = {_wire_name(resource.inputs, name) for name in resource.replace_on}
-    for key in sorted(olds.keys() | news.keys()):
-        if key not in ("label", "generation") and olds.get(key) != news.get(key):
-            yield Change(key, replace=key in replace_on)
+def _changed(olds: Mapping[str, Any], news: Mapping[str, Any]) -> set[str]:
+    """Inputs that differ. Label and generation follow from a replacement and are never its cause."""
+    return {key for key in (olds.keys() | news.keys()) - {"label", "generation"} if olds.get(key) != news.get(key)}
 
 
-def _property_diff(change: Change, olds: Mapping[str, Any], news: Mapping[str, Any]) -> Any:
-    kind = "UPDATE"
-    if not change.drift:
-        kind = "ADD" if change.property not in olds else "DELETE" if change.property not in news else "UPDATE"
-    name = f"{kind}_REPLACE" if change.replace else kind
-    return PropertyDiff(kind=PropertyDiff.Kind.Value(name), inputDiff=not change.drift)
+def _property_diff(key: str, replace: bool, olds: Mapping[str, Any], news: Mapping[str, Any]) -> Any:
+    kind = "ADD" if key not in olds else "DELETE" if key not in news else "UPDATE"
+    return PropertyDiff(kind=PropertyDiff.Kind.Value(f"{kind}_REPLACE" if replace else kind), inputDiff=True)
 
 
 def _failures(error: ValidationError, properties: Mapping[str, Any]) -> list[Any]:
@@ -297,7 +294,7 @@ def _shared(resource: Resource, secrets: frozenset[str]) -> frozenset[str]:
 
 
 @contextmanager
-def _errors(context: Any) -> Iterator[None]:
+def _errors(context: Any) -> Generator[None]:
     """Expected errors become their own text; anything else keeps its traceback, which holds no values."""
     try:
         yield

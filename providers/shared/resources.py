@@ -17,8 +17,8 @@ from serving.spec import NAMESPACE
 class ApiKeyInputs(Properties):
     """When to make a new key."""
 
-    rotation: str = Field("1", description="Any text; a new value makes a new key.")
-    own: SecretStr | None = Field(None, description="A key to use instead of a random one.")
+    rotation: str = Field(default="1", description="Any text; a new value makes a new key.")
+    own: SecretStr | None = Field(default=None, description="A key to use instead of a random one.")
 
 
 class ApiKeyOutputs(Properties):
@@ -67,7 +67,7 @@ class ReadyInputs(Properties):
     model: str = Field(description="The model name that requests use.")
     platform: str = Field(description="Where it runs, for reading its logs.")
     server_id: str = Field(description="The id of the server's resource, for reading its logs.")
-    timeout_s: int = Field(900, description="Seconds until the first completed answer.")
+    timeout_s: int = Field(default=900, description="Seconds until the first completed answer.")
 
 
 class ReadyOutputs(Properties):
