@@ -53,6 +53,8 @@ def _cost_table(estimate: Estimate) -> Table:
     for column in ("unit price", "a month"):
         table.add_column(column, justify="right")
     table.add_column("source")
+    for line in estimate.lines:
+        table.add_row(line.rate.meter, str(line.rate.unit_price), str(line.monthly), line.rate.assumption)
     return table
 
 

@@ -57,7 +57,9 @@ def _gpu_name(value: str) -> str:
 class Part(BaseModel):
     """Base of every section: unknown keys are errors, values never change after parsing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, str_strip_whitespace=True, coerce_numbers_to_str=True, protected_namespaces=()
+    )
 
 
 class ModelSpec(Part):

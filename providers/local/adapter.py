@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
 from providers.base import KEY, Ask, Declaration, Declared, Reason, Ref
 from providers.local.pricing import Machine
@@ -17,6 +18,13 @@ from serving.vllm import serve_args
 STAND_IN = "SmolLM2-135M-Instruct"
 STAND_IN_CONTEXT = 8192
 """The longest context that SmolLM2 was trained for (its config's max_position_embeddings)."""
+
+STAND_IN_TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful AI assistant.<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""SmolLM2's ChatML. Its own default system prompt, which names the model, makes it answer plain questions in French."""
 
 
 class LocalOptions(Part):
@@ -90,6 +98,7 @@ class LocalAdapter:
             aliases=[_model_name(ask)] if _model_name(ask) != spec.model.served_name else [],
             context_tokens=_context(ask),
             parallel=options.parallel,
+            chat_template="" if options.gguf else STAND_IN_TEMPLATE,
         )
 
     def _vllm(self, ask: Ask) -> Declaration:
@@ -105,9 +114,8 @@ def _server(ask: Ask, **inputs: object) -> Declaration:
         "apiKey": KEY,
         "timeoutS": ask.spec.ready.timeout_s,
     }
-    wire = {"context_tokens": "contextTokens"}
     return Declaration(
-        "server", "vllm-anywhere:local:Server", {**{wire.get(k, k): v for k, v in inputs.items()}, **common}
+        "server", "vllm-anywhere:local:Server", {**{to_camel(name): value for name, value in inputs.items()}, **common}
     )
 
 

@@ -96,6 +96,8 @@ class LocalMachine:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "providers.local.server", str(folder)],
                     cwd=ROOT,
+                    # The engine hands the stack's config to its plugins in the environment, secrets in clear.
+                    env={name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")},
                     stdin=held,
                     stdout=log,
                     stderr=log,

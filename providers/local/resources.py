@@ -26,6 +26,7 @@ class ServerInputs(Labelled):
     aliases: list[str] = Field(default=[], description="Other names that it answers to.")
     context_tokens: int = Field(description="Longest request in tokens.")
     parallel: int = Field(default=1, description="Requests answered at the same time.")
+    chat_template: str = Field(default="", description="Jinja chat template; the model's own if empty.")
     args: list[str] = Field(default=[], description="Arguments of `vllm serve`, for vLLM.")
     port: int = Field(default=0, description="Port on 127.0.0.1; 0 for any free one.")
     api_key: SecretStr = Field(description="The key that requests must carry.")
@@ -54,7 +55,18 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
     inputs = ServerInputs
     outputs = ServerOutputs
     replace_on: ClassVar[frozenset[str]] = frozenset(
-        {"engine", "model", "served_name", "aliases", "context_tokens", "parallel", "args", "port", "api_key"}
+        {
+            "engine",
+            "model",
+            "served_name",
+            "aliases",
+            "context_tokens",
+            "parallel",
+            "chat_template",
+            "args",
+            "port",
+            "api_key",
+        }
     )
 
     def check(self, inputs: Mapping[str, Any]) -> list[Failure]:

@@ -33,7 +33,7 @@ def main() -> None:
     lock = _lock(folder)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _signal, _frame: stop.set())
-    threading.Thread(target=_leave_with_the_starter, daemon=True).start()
+    threading.Thread(target=_die_with_the_starter, daemon=True).start()
 
     want: dict[str, Any] = json.loads((folder / "want.json").read_text())
     key = (folder / "key").read_text()
@@ -44,7 +44,10 @@ def main() -> None:
     while not stop.wait(0.2):
         if not alive():
             break
-    _leave(0 if stop.is_set() else 1)
+    # The group is this process and what it started; llama.cpp's threads have no orderly end from here, and
+    # everything that lasts is on disk by now.
+    os.killpg(0, signal.SIGTERM)
+    os._exit(0 if stop.is_set() else 1)
 
 
 def _serve_llama(want: dict[str, Any], key: str, port: int, lock: int) -> Any:
@@ -60,6 +63,9 @@ def _serve_llama(want: dict[str, Any], key: str, port: int, lock: int) -> Any:
     params.n_ctx = want["context_tokens"] * want["parallel"]
     params.cpuparams.n_threads = os.cpu_count() or 1
     params.endpoint_metrics = True
+    if want["chat_template"]:
+        params.chat_template = want["chat_template"]
+        params.use_jinja = True
     params.ui = False
     # A model this small wanders at the usual temperature; requests may still ask for another.
     params.sampling.temp = 0.0
@@ -93,17 +99,10 @@ def _lock(folder: Path) -> int:
             return lock
 
 
-def _leave_with_the_starter() -> None:
+def _die_with_the_starter() -> None:
     if not os.read(0, 1):
         print("whoever started this server has gone before it was ready; leaving", flush=True)
-        _leave(1)
-
-
-def _leave(status: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.killpg(os.getpgid(0), signal.SIGTERM)
-    # llama.cpp's threads have no orderly end from here; everything that lasts is on disk by now.
-    os._exit(status)
+        os.killpg(0, signal.SIGKILL)
 
 
 def _free_port(preferred: int) -> int:
