@@ -45,7 +45,11 @@ class Deployment(pulumi.ComponentResource):
         declarations = [_api_key(plan), *plan.declared.resources, _ready(plan)]
         results = {
             name: Ref("ready", output)
-            for name, output in {"time_to_ready_s": "timeToReadyS", "first_token_s": "firstTokenS"}.items()
+            for name, output in {
+                "time_to_ready_s": "timeToReadyS",
+                "first_token_s": "firstTokenS",
+                "answered_at": "answeredAt",
+            }.items()
         }
         endpoint = plan.declared.endpoint
         resources = register(declarations, [KEY, *refs_in(endpoint), *results.values()], parent=self)

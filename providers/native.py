@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -69,13 +70,14 @@ class Context:
     """What a resource may use of the outside while it acts.
 
     `progress(text)` shows a passing line beside the resource. `pause(seconds)` waits, and returns True once the
-    user has cancelled. `clock()` is monotonic, in seconds. `timeout_s` is the user's custom time-out, 0 for none.
+    user has cancelled. `clock()` is monotonic, in seconds; `now()` is the time of day, in UTC. `timeout_s` is the user's custom time-out, 0 for none.
     """
 
     urn: str
     progress: Callable[[str], None]
     pause: Callable[[float], bool]
     clock: Callable[[], float]
+    now: Callable[[], datetime]
     timeout_s: float = 0.0
 
     def wait(self, seconds: float) -> None:

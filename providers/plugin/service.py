@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, NoReturn, get_args
 
 import grpc
@@ -200,6 +201,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             progress=self._progress(request.urn),
             pause=self._cancelled.wait,
             clock=time.monotonic,
+            now=lambda: datetime.now(UTC),
             timeout_s=timeout_s,
         )
 

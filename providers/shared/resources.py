@@ -77,6 +77,7 @@ class ReadyOutputs(Properties):
     model: str = Field(description="The model that answered.")
     time_to_ready_s: float = Field(description="Seconds from the first question to the first complete answer.")
     first_token_s: float = Field(description="Seconds from that request to its first token (TTFT).")
+    answered_at: str = Field(description="When it answered, in UTC (ISO 8601).")
 
 
 class Ready(NativeResource[ReadyInputs, ReadyOutputs]):
@@ -123,6 +124,7 @@ class Ready(NativeResource[ReadyInputs, ReadyOutputs]):
                         model=inputs.model,
                         time_to_ready_s=round(waited, 3),
                         first_token_s=round(answer.first_token_s, 3),
+                        answered_at=context.now().isoformat(timespec="seconds"),
                     )
                 case NotYet(final=True):
                     raise base.NotReady(self._failure(inputs, answer.reason, waited))

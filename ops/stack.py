@@ -1,0 +1,78 @@
+"""A stack as its outputs describe it: the only thing that commands need to know of a deployment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+Run = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
+
+
+class OpsError(Exception):
+    """A command can't go on. The text says what is wrong and which command helps."""
+
+
+class ReadyOutput(BaseModel):
+    """How the first answer came: seconds, and when."""
+
+    time_to_ready_s: float
+    first_token_s: float
+    answered_at: datetime
+
+
+class Stack(BaseModel):
+    """The outputs that every deployment has, whatever its platform."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    endpoint: str
+    api_key: SecretStr
+    model: str
+    provider: str
+    hardware: str
+    cost: dict[str, Any]
+    ready: ReadyOutput
+
+
+def read_stack(name: str, run: Run | None = None) -> Stack:
+    """The outputs of a stack. `run` starts a command; it is the seam for tests.
+
+    Raises:
+        OpsError: when there is no Pulumi, no such stack, or nothing deployed in it.
+    """
+    found = (run or _pulumi)(["stack", "output", "--json", "--show-secrets", "--stack", name])
+    if found.returncode:
+        reason = found.stderr.strip().removeprefix("error: ")
+        raise OpsError(f"stack {name} can't be read: {reason}\n`pulumi stack ls` lists the stacks there are")
+    outputs = json.loads(found.stdout)
+    try:
+        return Stack(name=name, **outputs)
+    except ValidationError as error:
+        # Only the names: the values may be secret.
+        missing = ", ".join(sorted({str(problem["loc"][0]) for problem in error.errors(include_input=False)}))
+        raise OpsError(
+            f"nothing answers in stack {name} yet (no output {missing}); `pulumi up -s {name}` deploys it"
+        ) from None
+
+
+def _pulumi(args: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    if shutil.which("pulumi") is None:
+        raise OpsError("there is no `pulumi` on PATH; `source tools/env.sh` in the checkout puts it there")
+    return subprocess.run(
+        ["pulumi", *args, "--non-interactive"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )

@@ -1,0 +1,106 @@
+"""`vllm-anywhere status` and `hello`: what a stack serves, whether it answers now, and how to use it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from ops.client import ChatClient, Health
+from ops.stack import Stack
+
+
+def status(
+    stack: Stack,
+    *,
+    as_json: bool,
+    now: datetime | None = None,
+    out: TextIO = sys.stdout,
+    client: ChatClient | None = None,
+) -> int:
+    """Show the stack and one live check of it. Returns the exit status: 0 when it answers, 1 when not."""
+    client = client or ChatClient(stack.endpoint, stack.api_key.get_secret_value())
+    health = client.health()
+    facts = status_facts(stack, health, now or datetime.now(UTC))
+    if as_json:
+        print(json.dumps(facts), file=out)
+    else:
+        _show(facts, out)
+    return 0 if health.ok else 1
+
+
+def status_facts(stack: Stack, health: Health, now: datetime) -> dict[str, Any]:
+    """What is known of a stack, as plain data without the key."""
+    return {
+        "stack": stack.name,
+        "endpoint": stack.endpoint,
+        "healthy": health.ok,
+        "problem": health.problem,
+        "latency_ms": round(health.latency_ms, 1),
+        "model": stack.model,
+        "models": list(health.models),
+        "provider": stack.provider,
+        "hardware": stack.hardware,
+        "ready_since": stack.ready.answered_at.isoformat(),
+        "uptime_s": int((now - stack.ready.answered_at).total_seconds()) if health.ok else None,
+        "hourly_usd": stack.cost.get("hourly_usd"),
+        "monthly_usd": stack.cost.get("monthly_usd"),
+    }
+
+
+def hello(stack: Stack, out: TextIO = sys.stdout) -> None:
+    """How to use what has just been deployed, to be copied and pasted. The key itself is not shown."""
+    print(_HELLO.format(stack=stack.name, endpoint=stack.endpoint, model=stack.model), file=out)
+
+
+_HELLO = """
+  endpoint  {endpoint}
+  model     {model}
+  key       pulumi stack output api_key --show-secrets -s {stack}
+
+Try it (once per shell: source tools/env.sh):
+
+  vllm-anywhere chat -s {stack} "What is the capital of France?"
+
+  export OPENAI_BASE_URL={endpoint}
+  export OPENAI_API_KEY=$(pulumi stack output api_key --show-secrets -s {stack})
+  curl -s $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" \\
+    -H "Content-Type: application/json" \\
+    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Say hello."}}]}}'
+
+  python - <<'PY'
+  from openai import OpenAI
+  for chunk in OpenAI().chat.completions.create(
+      model="{model}",
+      messages=[{{"role": "user", "content": "What is the capital of France?"}}],
+      stream=True,
+  ):
+      print(chunk.choices[0].delta.content or "" if chunk.choices else "", end="", flush=True)
+  PY
+"""
+
+
+def _show(facts: dict[str, Any], out: TextIO) -> None:
+    console = Console(file=out, highlight=False, soft_wrap=True)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    if facts["healthy"]:
+        health = f"[green]answers[/green] ({facts['latency_ms']} ms)"
+    else:
+        health = f"[red]does not answer[/red]: {facts['problem']}"
+    table.add_row("stack", facts["stack"])
+    table.add_row("endpoint", facts["endpoint"])
+    table.add_row("health", health)
+    table.add_row("model", facts["model"])
+    table.add_row("platform", f"{facts['provider']}, {facts['hardware']}")
+    if facts["uptime_s"] is not None:
+        table.add_row("up", f"{timedelta(seconds=facts['uptime_s'])} (first answer {facts['ready_since']})")
+    table.add_row("cost", f"${facts['hourly_usd']} an hour, ${facts['monthly_usd']} a month of 730 hours")
+    console.print(table)
+    if not facts["healthy"]:
+        console.print(f"`pulumi refresh -s {facts['stack']}` sees what is left, `pulumi up` repairs it.", style="dim")
