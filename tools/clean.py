@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 REMOVED = (
@@ -36,14 +38,31 @@ def live_stacks(backend: Path) -> dict[str, int]:
     found: dict[str, int] = {}
     for path in sorted(backend.glob(".pulumi/stacks/**/*.json")):
         try:
-            state = json.loads(path.read_text())
-            resources = (state["checkpoint"]["latest"] or {}).get("resources") or []
-            owned = sum(not resource["type"].startswith(BOOKKEEPING) for resource in resources)
+            owned = owned_by(json.loads(path.read_text())["checkpoint"]["latest"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             owned = 1
         if owned:
             found[path.stem] = owned
     return found
+
+
+def live_local(root: Path) -> int:
+    """How many resources `local` owns in whichever backend is in use; 0 where it can't be asked any more."""
+    asked = subprocess.run(
+        ["sh", "-c", ". tools/env.sh && pulumi stack export -s local --non-interactive"],
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return owned_by(json.loads(asked.stdout)["deployment"]) if asked.returncode == 0 else 0
+
+
+def owned_by(deployment: dict[str, Any] | None) -> int:
+    """How many resources a deployment's state lists, the stack itself and its providers left out."""
+    resources = (deployment or {}).get("resources") or []
+    return sum(not resource["type"].startswith(BOOKKEEPING) for resource in resources)
 
 
 def clean(root: Path) -> list[str]:
@@ -71,6 +90,8 @@ def _settings(stack_file: Path) -> list[str]:
 
 def main() -> int:
     live = live_stacks(ROOT / ".state" / "backend")
+    if "local" not in live and (count := live_local(ROOT)):
+        live["local"] = count
     if live:
         for name, count in live.items():
             command = "make down" if name == "local" else f"pulumi destroy -s {name}"

@@ -32,11 +32,9 @@ _va_find() {
     [ -f "$_va_root/tools/env.sh" ]
 }
 
-_va_first_on_path() {
-    case $PATH: in
-        "$1":*) ;;
-        *) PATH=$1:$PATH ;;
-    esac
+# Not where that is found already: a folder like /usr/bin must keep its place.
+_va_on_path() {
+    [ "$(command -v "$2")" = "$1/$2" ] || PATH=$1:$PATH
 }
 
 _va_set_up() {
@@ -49,8 +47,8 @@ _va_set_up() {
         echo "$_va_root isn't set up yet; run \`make setup\` there." >&2
         return 1
     fi
-    _va_first_on_path "$_va_bin"
-    _va_first_on_path "$_va_root/.venv/bin"
+    _va_on_path "$_va_bin" pulumi
+    _va_on_path "$_va_root/.venv/bin" python
     export PATH
 
     # A release that is newer than what is pinned here is no news.
@@ -86,7 +84,7 @@ _va_set_up() {
 
 _va_set_up
 _va_status=$?
-unset -f _va_find _va_first_on_path _va_set_up
+unset -f _va_find _va_on_path _va_set_up
 unset _va_file _va_fd _va_root _va_bin _va_login _va_phrase
 # An expression that carries the status out without a variable left behind.
 if [ "$_va_status" -eq 0 ]; then
