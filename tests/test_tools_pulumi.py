@@ -194,6 +194,14 @@ def test_a_build_that_fails_says_so_in_the_compilers_words(tmp_path: Path) -> No
     assert ready(setting(tmp_path)) is None
 
 
+def test_what_a_killed_build_left_is_cleared_away(tmp_path: Path) -> None:
+    own_go(tmp_path)
+    left = tmp_path / "cache" / dotted(BUILT) / ".source-abandoned"
+    (left / "bin").mkdir(parents=True)
+    get(setting(tmp_path))
+    assert not left.exists()
+
+
 def test_the_version_built_is_that_of_the_go_module() -> None:
     text = (TOOLS / "go.mod").read_text()
     assert f"github.com/pulumi/pulumi/pkg/v3 v{dotted(BUILT)}" in text

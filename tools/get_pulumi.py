@@ -252,6 +252,9 @@ def _put_language_host(folder: Path) -> None:
 def _made_whole(home: Path) -> Generator[Path]:
     """A folder to fill that becomes `home` when the block ends well, and is removed when it doesn't."""
     home.parent.mkdir(parents=True, exist_ok=True)
+    # The lock is ours, so whatever is still there was left by a run that was killed.
+    for abandoned in home.parent.glob(f".{home.name}-*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
     try:
         yield unfinished
