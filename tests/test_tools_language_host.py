@@ -152,24 +152,34 @@ def test_two_stacks_go_up_at_the_same_time(program: Program) -> None:
 
 @pytest.mark.engine
 def test_an_interrupt_ends_a_running_program_quietly(program: Program) -> None:
-    program.write("import os, time\nprint(f'running as {os.getpid()}', flush=True)\ntime.sleep(600)\n")
-    run = program.start("up", "--yes", "--skip-preview", "-s", "one")
-    assert run.stdout is not None
-    before: list[str] = []
-    for line in run.stdout:
-        before.append(line)
-        if "running as" in line:
-            break
-    host = int("".join(before).rsplit("running as ", 1)[1].split()[0])
+    run, host = _up_to_a_long_sleep(program)
     run.send_signal(signal.SIGINT)
     rest, _ = run.communicate(timeout=60)
     assert run.returncode != 0
     assert "Traceback" not in rest and "KeyboardInterrupt" not in rest
-    assert not Path(f"/proc/{host}").exists() or _soon_gone(host)
+    assert _soon_gone(host)
+
+
+@pytest.mark.engine
+def test_a_program_does_not_outlive_an_engine_that_was_killed(program: Program) -> None:
+    run, host = _up_to_a_long_sleep(program)
+    run.kill()
+    assert _soon_gone(host)
+
+
+def _up_to_a_long_sleep(program: Program) -> tuple[subprocess.Popen[str], int]:
+    """An update whose program sleeps, and the process id of its language host."""
+    program.write("import os, time\nprint(f'running as {os.getpid()}', flush=True)\ntime.sleep(600)\n")
+    run = program.start("up", "--yes", "--skip-preview", "-s", "one")
+    assert run.stdout is not None
+    for line in run.stdout:
+        if "running as" in line:
+            return run, int(line.rsplit("running as ", 1)[1].split()[0])
+    raise AssertionError("the program never ran")
 
 
 def _soon_gone(pid: int) -> bool:
-    for _ in range(100):
+    for _ in range(200):
         if not Path(f"/proc/{pid}").exists():
             return True
         time.sleep(0.05)

@@ -23,7 +23,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
 
 import grpc
 import pulumi
@@ -192,13 +191,10 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
     loop.close()
 
 
-def main() -> NoReturn:
-    def leave(*_: object) -> NoReturn:
-        os._exit(0)
-
-    # The engine interrupts its plugins to end them; dying with a traceback would end up in its log.
-    signal.signal(signal.SIGINT, leave)
-    signal.signal(signal.SIGTERM, leave)
+def main() -> None:
+    # The engine interrupts its plugins to end them. Python's own handling waits for the main thread and ends in a
+    # traceback in the engine's log; the system's is at once and quiet.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Outputs that nobody awaits are normal in a program that stops early.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
@@ -218,7 +214,8 @@ def main() -> NoReturn:
     engine = os.getppid()
     while os.getppid() == engine:
         time.sleep(PARENT_POLL_S)
-    leave()
+    # Not waiting for a program that may still run: nobody is left to hear of it.
+    os._exit(1)
 
 
 if __name__ == "__main__":
