@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from providers import base
+from serving import NAMESPACE
 from serving.cost import Estimate
 from serving.offers import Offer
-from serving.spec import NAMESPACE, DeploymentSpec, Problem, SpecError, parse_part, parse_spec
+from serving.spec import DeploymentSpec, Problem, SpecError, parse_part, parse_spec
 
 
 @dataclass(frozen=True)

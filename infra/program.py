@@ -10,8 +10,9 @@ from pulumi.runtime import config as stack_config
 from infra.plan import Plan, make_plan
 from infra.register import refs_in, register, resolve
 from providers.base import KEY, Declaration, PlatformError, Ref
+from serving import NAMESPACE
 from serving.report import PlanView, plan_report
-from serving.spec import NAMESPACE, Problem, SpecError
+from serving.spec import Problem, SpecError
 
 
 def run() -> None:

@@ -20,7 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from serving.spec import NAMESPACE, Part
+from serving import NAMESPACE
+from serving.spec import Part
 
 if TYPE_CHECKING:
     from providers.native import NativeResource

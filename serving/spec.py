@@ -26,8 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-NAMESPACE = "vllm-anywhere"
-"""The stack-config namespace, which is the Pulumi project's name."""
+from serving import NAMESPACE
 
 HOURS_PER_MONTH = 730
 """Hours in the month that every monthly figure uses (365 x 24 / 12)."""

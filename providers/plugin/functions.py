@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import Field
 
 from providers import base
 from providers.native import Properties
-from serving.spec import NAMESPACE, SpecError, parse_part, parse_spec
+from serving import NAMESPACE
+from serving.spec import SpecError, parse_part, parse_spec
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,23 @@ def get_prices(args: OffersArgs) -> PricesAnswer:
     return PricesAnswer(estimates=[adapter.cost(ask, offer).as_output() for offer in offers], unsupported=unsupported)
 
 
+class NoArgs(Properties):
+    """Nothing to say."""
+
+
+class VersionAnswer(Properties):
+    """Which provider answers."""
+
+    version: str = Field(description="The project's version.")
+
+
+def get_version(args: NoArgs) -> VersionAnswer:
+    """The provider's version."""
+    return VersionAnswer(version=version("vllm-anywhere"))
+
+
 FUNCTIONS = (
+    Function(f"{NAMESPACE}:index:getVersion", "The provider's version.", NoArgs, VersionAnswer, get_version),
     Function(
         f"{NAMESPACE}:index:getOffers",
         "What a platform offers for a spec.",

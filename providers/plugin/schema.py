@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from providers.native import NativeResource
 from providers.plugin.functions import Function
-from serving.spec import NAMESPACE
+from serving import NAMESPACE
 
 _SCALARS = {"string": "string", "integer": "integer", "number": "number", "boolean": "boolean"}
 

@@ -10,8 +10,8 @@ from pydantic import Field, SecretStr
 from providers import base
 from providers.native import Context, Created, Found, NativeResource, Properties
 from providers.shared.endpoint import Answer, Endpoint, NotYet
+from serving import NAMESPACE
 from serving.failures import explain
-from serving.spec import NAMESPACE
 
 
 class ApiKeyInputs(Properties):
