@@ -54,7 +54,7 @@ class Deployment(pulumi.ComponentResource):
         }
         endpoint = plan.declared.endpoint
         resources = register(declarations, [KEY, *refs_in(endpoint), *results.values()], parent=self)
-        report = plan_report(_view(plan), plan.estimate)
+        report = _report(plan)
         # Before its first child is known, the engine has no row for the component and shows the text elsewhere.
         resources[KEY.resource].urn.apply(lambda _: pulumi.info(report, resource=self))
         outputs = {
@@ -71,9 +71,9 @@ class Deployment(pulumi.ComponentResource):
             pulumi.export(name, value)
 
 
-def _view(plan: Plan) -> PlanView:
+def _report(plan: Plan) -> str:
     engine = plan.spec.engine
-    return PlanView(
+    view = PlanView(
         platform=plan.spec.provider,
         offer=f"{plan.offer.sku}, {plan.offer.region}",
         hardware=plan.declared.hardware,
@@ -82,6 +82,7 @@ def _view(plan: Plan) -> PlanView:
         creates=[(d.name, d.type) for d in plan.declared.resources],
         notes=plan.declared.notes,
     )
+    return plan_report(view, plan.estimate)
 
 
 def _api_key(plan: Plan) -> Declaration:

@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from serving import NAMESPACE
-from serving.spec import Part
 
 if TYPE_CHECKING:
     from providers.native import NativeResource
     from serving.cost import Estimate
     from serving.offers import Offer
-    from serving.spec import DeploymentSpec
+    from serving.spec import DeploymentSpec, Part
 
 PLATFORMS: Mapping[str, str] = {
     "fake": "providers.fake",

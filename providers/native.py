@@ -70,7 +70,8 @@ class Context:
     """What a resource may use of the outside while it acts.
 
     `progress(text)` shows a passing line beside the resource. `pause(seconds)` waits, and returns True once the
-    user has cancelled. `clock()` is monotonic, in seconds; `now()` is the time of day, in UTC. `timeout_s` is the user's custom time-out, 0 for none.
+    user has cancelled. `clock()` is monotonic, in seconds; `now()` is the time of day, in UTC.
+    `timeout_s` is the user's custom time-out, 0 for none.
     """
 
     urn: str

@@ -16,7 +16,7 @@ class Rule:
     """`pattern` finds the failure in one line; its groups fill `{0}`, `{1}` of `fix`."""
 
     name: str
-    pattern: re.Pattern[str]
+    pattern: str
     cause: str
     fix: str
 
@@ -34,72 +34,68 @@ class Diagnosis:
         return f"{self.cause}\n  seen: {self.line.strip()}\n  fix:  {self.fix}"
 
 
-def _rule(name: str, pattern: str, cause: str, fix: str) -> Rule:
-    return Rule(name, re.compile(pattern, re.IGNORECASE), cause, fix)
-
-
 RULES = (
-    _rule(
+    Rule(
         "kv-cache-too-small",
         r"estimated maximum model length is (\d+)",
         "The GPU has no room for one request of that length.",
         "pulumi config set --path vllm-anywhere:model.max_len {0}",
     ),
-    _rule(
+    Rule(
         "no-kv-cache",
         r"No available memory for the cache blocks",
         "The weights leave no room for the KV cache.",
         "choose a larger GPU (vllm-anywhere:hardware.gpus) or a quantised model (vllm-anywhere:model.name)",
     ),
-    _rule(
+    Rule(
         "bfloat16-unsupported",
         r"Bfloat16 is only supported on GPUs with compute capability of at least",
         "The GPU is too old for bfloat16.",
         "pulumi config set --path vllm-anywhere:model.dtype half",
     ),
-    _rule(
+    Rule(
         "memory-taken",
         r"Free memory on device .* is less than desired GPU memory utilization",
         "Something else holds memory on the GPU.",
         "lower vllm-anywhere:engine.gpu_memory_utilization, or stop what else runs there",
     ),
-    _rule(
+    Rule(
         "out-of-memory",
         r"CUDA out of memory|CUDA error: out of memory",
         "The GPU ran out of memory while the engine warmed up.",
         "lower vllm-anywhere:engine.gpu_memory_utilization or vllm-anywhere:engine.max_num_seqs",
     ),
-    _rule(
+    Rule(
         "driver-too-old",
         r"unsatisfied condition: cuda>=([\d.]+)",
         "The host's driver is older than the image's CUDA.",
         "choose a host with CUDA {0}, or a -cu129 image (vllm-anywhere:engine.image)",
     ),
-    _rule(
+    Rule(
         "gated-model",
         r"gated repo|401 Client Error.*huggingface|Access to model .* is restricted",
         "The model is gated, and the token is missing or has no access.",
         "pulumi config set --secret vllm-anywhere:hf_token, after accepting the model's licence",
     ),
-    _rule(
+    Rule(
         "no-such-model",
         r"Repository Not Found|is not a valid model identifier|is not a local folder",
         "There is no model of that name.",
         "correct vllm-anywhere:model.name",
     ),
-    _rule(
+    Rule(
         "no-space",
         r"No space left on device",
         "The disk is full.",
         "raise vllm-anywhere:hardware.disk_gb",
     ),
-    _rule(
+    Rule(
         "port-in-use",
         r"address already in use|couldn't bind (?:HTTP server )?socket|failed to bind",
         "Another program listens on that port.",
         "pulumi config set --path vllm-anywhere:local.port 0 (any free port)",
     ),
-    _rule(
+    Rule(
         "bad-gguf",
         r"failed to load model|invalid magic characters|error loading model",
         "The model file can't be read.",
@@ -112,7 +108,7 @@ def diagnose(log: Sequence[str]) -> Diagnosis | None:
     """The first rule that matches, on its last matching line; None when nothing known is in the log."""
     for rule in RULES:
         for line in reversed(log):
-            if found := rule.pattern.search(line):
+            if found := re.search(rule.pattern, line, re.IGNORECASE):
                 return Diagnosis(rule.name, rule.cause, line, rule.fix.format(*found.groups()))
     return None
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, SecretStr
 
 from providers.base import Interrupted, PlatformError
-from providers.local.client import LocalMachine, Running
 from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties
 from serving.failures import explain
+
+if TYPE_CHECKING:
+    from providers.local.client import LocalMachine, Running
 
 _POLL_S = 0.05
 _QUIET_S = 1.0
@@ -82,7 +84,7 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
         return bool(old.port) and old.port == new.get("port")
 
     def create(self, context: Context, inputs: ServerInputs) -> Created[ServerOutputs]:
-        machine = LocalMachine()
+        machine = _machine()
         if machine.is_running(inputs.label):
             if machine.want(inputs.label) == {**_want(inputs), "api_key": inputs.api_key.get_secret_value()}:
                 return self._until_healthy(machine, context, inputs)
@@ -92,7 +94,7 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
     def read(
         self, context: Context, id: str, inputs: ServerInputs | None, outputs: ServerOutputs | None
     ) -> Found[ServerInputs, ServerOutputs] | None:
-        machine = LocalMachine()
+        machine = _machine()
         want = machine.want(id)
         if want is None:
             return None
@@ -104,13 +106,13 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
     def update(
         self, context: Context, id: str, outputs: ServerOutputs, old: ServerInputs, new: ServerInputs
     ) -> Created[ServerOutputs]:
-        machine = LocalMachine()
+        machine = _machine()
         if machine.is_running(id):
             return self._until_healthy(machine, context, new)
         return self._start(machine, context, new)
 
     def delete(self, context: Context, id: str, outputs: ServerOutputs) -> None:
-        machine = LocalMachine()
+        machine = _machine()
         if (running := machine.running(id)) is not None:
             self._drain(machine, context, id, running)
         if machine.is_running(id):
@@ -177,6 +179,13 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
             elif context.clock() - quiet_since >= _QUIET_S:
                 return
             before = now
+
+
+def _machine() -> LocalMachine:
+    # The HTTP client takes as long to import as the whole rest of the provider; preview does without it.
+    from providers.local.client import LocalMachine
+
+    return LocalMachine()
 
 
 def _limit(context: Context, inputs: ServerInputs) -> float:

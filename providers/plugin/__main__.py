@@ -8,7 +8,6 @@ import sys
 import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
 import grpc
@@ -33,7 +32,9 @@ if __name__ == "__main__":
 
 from pulumi.runtime.proto import provider_pb2_grpc  # noqa: E402
 
+from providers import base  # noqa: E402
 from providers.plugin.service import Provider  # noqa: E402
+from serving import VERSION  # noqa: E402
 
 # One state can hold hundreds of properties; gRPC's default of 4 MB is the engine's limit for neither side.
 _MAX_MESSAGE = 400 * 1024 * 1024
@@ -51,10 +52,12 @@ def main() -> None:
         ],
     )
     engine = sys.argv[1] if len(sys.argv) > 1 else ""
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(Provider(engine, version("vllm-anywhere")), server)
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(Provider(engine, VERSION), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
+    # Every deployment needs these; the engine has greetings to exchange first.
+    importlib.import_module(base.SHARED_RESOURCES)
 
     stop = threading.Event()
     # The engine ends its plugins with SIGINT, after Cancel and after their last answer; Ctrl-C itself does not

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import Field
 
 from providers import base
 from providers.native import Properties
-from serving import NAMESPACE
-from serving.spec import SpecError, parse_part, parse_spec
+from serving import NAMESPACE, VERSION
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,9 @@ class PricesAnswer(Properties):
 
 
 def _asked(args: OffersArgs) -> tuple[base.Adapter, base.Ask]:
+    # Building the spec's models takes a twentieth of a second, which no resource needs.
+    from serving.spec import SpecError, parse_part, parse_spec
+
     sections = {f"{NAMESPACE}:{key}": json.dumps(value) for key, value in args.spec.items()}
     try:
         spec, raw = parse_spec({**sections, f"{NAMESPACE}:provider": args.provider}, base.platform_names())
@@ -92,7 +93,7 @@ class VersionAnswer(Properties):
 
 def get_version(args: NoArgs) -> VersionAnswer:
     """The provider's version."""
-    return VersionAnswer(version=version("vllm-anywhere"))
+    return VersionAnswer(version=VERSION)
 
 
 FUNCTIONS = (

@@ -38,7 +38,6 @@ from providers.native import (
     Properties,
     label_of,
 )
-from providers.plugin import functions, schema
 from providers.plugin.wire import Decoded, decode, encode, encode_model, has_unknown, wire_fields
 
 Resource = NativeResource[Any, Any]
@@ -74,6 +73,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return plugin_pb2.PluginInfo(version=self._version)
 
     def GetSchema(self, request: Any, context: Any) -> Any:  # noqa: N802
+        # Only asked for when somebody looks at the package; the models cost every other command some time.
+        from providers.plugin import functions, schema
+
         package = schema.package_schema(self._version, base.all_resources(), functions.FUNCTIONS)
         return provider_pb2.GetSchemaResponse(schema=json.dumps(package))
 
@@ -91,6 +93,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return empty_pb2.Empty()
 
     def Invoke(self, request: Any, context: Any) -> Any:  # noqa: N802
+        from providers.plugin import functions
+
         function = next((f for f in functions.FUNCTIONS if f.token == request.tok), None)
         if function is None:
             _abort(context, grpc.StatusCode.NOT_FOUND, f"no function {request.tok}")

@@ -9,7 +9,6 @@ from pydantic import Field, SecretStr
 
 from providers import base
 from providers.native import Context, Created, Found, NativeResource, Properties
-from providers.shared.endpoint import Answer, Endpoint, NotYet
 from serving import NAMESPACE
 from serving.failures import explain
 
@@ -109,6 +108,9 @@ class Ready(NativeResource[ReadyInputs, ReadyOutputs]):
         return None
 
     def _wait(self, context: Context, inputs: ReadyInputs) -> ReadyOutputs:
+        # The HTTP client takes as long to import as the whole rest of the provider; preview does without it.
+        from providers.shared.endpoint import Answer, Endpoint, NotYet
+
         endpoint = Endpoint(inputs.endpoint, inputs.api_key.get_secret_value())
         begun = context.clock()
         limit = context.timeout_s or inputs.timeout_s
