@@ -1,7 +1,7 @@
 """From `pulumi up` to the first streamed token, against starting the same llama.cpp server by hand.
 
 By hand: start the server process, wait for its health, ask, take the first token. With Pulumi: the same question to
-the endpoint that `up` has put out, `up` included. The figure is the difference in seconds.
+the endpoint that `up` has put out, `up` and its preview included. The figure is the difference in seconds.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import httpx
 from common import ROOT, alternate, arguments, conclude, project_copy, pulumi, pulumi_env
 
 GOAL = 3.00
+PATIENCE_S = 60
 SERVE = """
 import os, sys, threading, xllamacpp
 params = xllamacpp.CommonParams()
@@ -52,7 +53,7 @@ def main() -> None:
 
         def with_pulumi() -> None:
             begun = time.perf_counter()
-            pulumi(project, env, "up", "--yes", "--skip-preview", "-s", "local")
+            pulumi(project, env, "up", "--yes", "-s", "local")
             out = json.loads(pulumi(project, env, "stack", "output", "--json", "--show-secrets", "-s", "local"))
             _first_token(out["endpoint"], out["api_key"])
             counted["pulumi up"].append(time.perf_counter() - begun)
@@ -67,8 +68,10 @@ def main() -> None:
 
 def _first_token(endpoint: str, key: str) -> None:
     body = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4, "stream": True}
-    with httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=60, trust_env=False) as http:
-        while True:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    deadline = time.monotonic() + PATIENCE_S
+    with httpx.Client(headers=headers, timeout=60, trust_env=False) as http:
+        while time.monotonic() < deadline:
             try:
                 with http.stream("POST", f"{endpoint}/chat/completions", json=body) as answer:
                     if answer.is_success and any('"content":"' in line for line in answer.iter_lines()):
@@ -76,6 +79,7 @@ def _first_token(endpoint: str, key: str) -> None:
             except httpx.HTTPError:
                 pass
             time.sleep(0.02)
+    sys.exit(f"no token from {endpoint} in {PATIENCE_S} s")
 
 
 if __name__ == "__main__":
