@@ -58,29 +58,31 @@ def hello(stack: Stack, out: TextIO = sys.stdout) -> None:
 
 
 _HELLO = """
-  endpoint  {endpoint}
-  model     {model}
-  key       pulumi stack output api_key --show-secrets -s {stack}
+endpoint  {endpoint}
+model     {model}
+key       pulumi stack output api_key --show-secrets -s {stack}
 
-Try it (once per shell: source tools/env.sh):
+To copy and paste, after `source tools/env.sh` (once per shell):
 
-  vllm-anywhere chat -s {stack} "What is the capital of France?"
+vllm-anywhere chat -s {stack} "What is the capital of France?"
 
-  export OPENAI_BASE_URL={endpoint}
-  export OPENAI_API_KEY=$(pulumi stack output api_key --show-secrets -s {stack})
-  curl -s $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" \\
-    -H "Content-Type: application/json" \\
-    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Say hello."}}]}}'
+export OPENAI_BASE_URL={endpoint}
+export OPENAI_API_KEY=$(pulumi stack output api_key --show-secrets -s {stack})
+curl -s $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" \\
+  -H "Content-Type: application/json" \\
+  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Say hello."}}]}}'
 
-  python - <<'PY'
-  from openai import OpenAI
-  for chunk in OpenAI().chat.completions.create(
-      model="{model}",
-      messages=[{{"role": "user", "content": "What is the capital of France?"}}],
-      stream=True,
-  ):
-      print(chunk.choices[0].delta.content or "" if chunk.choices else "", end="", flush=True)
-  PY
+python - <<'PY'
+from openai import OpenAI
+answer = OpenAI().chat.completions.create(
+    model="{model}",
+    messages=[{{"role": "user", "content": "What is the capital of France?"}}],
+    stream=True,
+)
+for chunk in answer:
+    print(chunk.choices[0].delta.content or "" if chunk.choices else "", end="", flush=True)
+print()
+PY
 """
 
 

@@ -47,4 +47,4 @@ class Offer:
 
 def no_charge(why: str) -> Rate:
     """The rate of what nobody bills, with the reason."""
-    return Rate("no charge", "Hours", Decimal(0), "snapshot", "", None, why)
+    return Rate("this machine", "Hours", Decimal(0), "snapshot", "", None, why)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Context, Decimal
 
 from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 
 from serving.cost import Estimate
+from serving.spec import HOURS_PER_MONTH
 
 WIDTH = 80
 
@@ -48,14 +50,32 @@ def plan_report(plan: PlanView, estimate: Estimate, width: int = WIDTH) -> str:
 
 
 def _cost_table(estimate: Estimate) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left")
-    table.add_column("cost")
-    for column in ("unit price", "a month"):
-        table.add_column(column, justify="right")
-    table.add_column("source")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_footer=True)
+    monthly = estimate.monthly
+    table.add_column("cost", footer="total")
+    table.add_column("unit price", justify="right", footer=f"{dollars(monthly / HOURS_PER_MONTH)} an hour")
+    table.add_column("a month", justify="right", footer=dollars(monthly))
+    table.add_column("source", overflow="fold")
     for line in estimate.lines:
-        table.add_row(line.rate.meter, str(line.rate.unit_price), str(line.monthly), line.rate.assumption)
+        rate = line.rate
+        if rate.unit_price is None:
+            table.add_row(rate.meter, "price not found", "incomplete", rate.assumption)
+        elif rate.unit_price == 0:
+            table.add_row(rate.meter, "no charge", dollars(Decimal(0)), rate.assumption)
+        else:
+            dated = f"{rate.source} {rate.as_of}" if rate.as_of else rate.source
+            source = f"{dated}, {rate.assumption}" if rate.assumption else dated
+            table.add_row(rate.meter, f"{dollars(rate.unit_price)} per {rate.unit}", dollars(line.monthly), source)
     return table
+
+
+def dollars(amount: Decimal | None) -> str:
+    """US dollars to the cent, or to three significant digits below ten cents."""
+    if amount is None:
+        return "price not found"
+    if amount == 0 or amount >= Decimal("0.1"):
+        return f"${amount.quantize(Decimal('0.01'), ROUND_HALF_UP):,}"
+    return f"${amount.normalize(Context(prec=3, rounding=ROUND_HALF_UP)):f}"
 
 
 def render(parts: Sequence[RenderableType], width: int = WIDTH) -> str:
