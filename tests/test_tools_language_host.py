@@ -14,7 +14,7 @@ import pulumi
 import pytest
 
 from tools import language_host
-from tools.language_host import failure_message
+from tools.language_program import failure_message
 
 TOOLS = Path(language_host.__file__).parent
 VENV = TOOLS.parent / ".venv"
@@ -64,7 +64,7 @@ def program(tmp_path: Path, pulumi_cli: str) -> Iterator[Program]:
         os.link(real, bin / "pulumi")
     except OSError:
         (bin / "pulumi").symlink_to(real)
-    for name in ("pulumi-language-python", "language_host.py"):
+    for name in ("pulumi-language-python", "language_host.py", "language_program.py"):
         (bin / name).symlink_to(TOOLS / name)
     folder = tmp_path / "project"
     folder.mkdir()
@@ -218,3 +218,15 @@ def test_a_program_that_does_not_parse_shows_the_line_alone(tmp_path: Path) -> N
     assert message is not None
     assert f'File "{broken}", line 1' in message
     assert "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("project", "names"),
+    [
+        ("name: shop\nplugins:\n  providers:\n    - name: own\n      path: plugin\nmain: infra\n", ["own"]),
+        ("plugins:\n  providers:\n    - path: a\n      name: 'one'\n    - {name: two, path: b}\n", ["one", "two"]),
+        ("name: shop\nruntime:\n  name: python\n", []),
+    ],
+)
+def test_the_providers_that_a_project_brings_along_are_found(project: str, names: list[str]) -> None:
+    assert own_providers(project) == names

@@ -117,6 +117,7 @@ def test_building_from_source_is_the_last_way_and_leaves_the_checkout_as_it_is(t
     assert (found.way, found.version) == ("source", BUILT)
     assert sorted(path.name for path in found.bin.iterdir()) == [
         "language_host.py",
+        "language_program.py",
         "pulumi",
         "pulumi-language-python",
     ]

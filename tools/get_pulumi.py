@@ -45,7 +45,7 @@ GO_MODULE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
 VERSION_FLAG = "-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
 
 HERE = Path(__file__).resolve().parent
-LANGUAGE_HOST = ("pulumi-language-python", "language_host.py")
+LANGUAGE_HOST = ("pulumi-language-python", "language_host.py", "language_program.py")
 
 # Name look-ups have no time limit of their own, so the vendor is asked in a process that can be ended.
 REACH_LIMIT_S = 5.0

@@ -3,44 +3,77 @@
 The engine starts this once per command, with its own address as the only argument, reads a port from the first
 line of output and then calls `Run` for each pass (the preview and the update of one `pulumi up` are two). Programs
 run in this process, which spares each pass the start of an interpreter and the import of the SDK.
+
+The SDK takes longer to import than most programs take to run. So this serves before it has the SDK, and has the engine
+start the project's own providers, processes that take as long again, while it imports.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
+import importlib
 import importlib.metadata
-import logging
+import importlib.util
 import os
-import runpy
+import re
 import signal
 import sys
 import threading
 import time
-import traceback
+import types
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import grpc
-import pulumi
 from google.protobuf import empty_pb2
-from pulumi.automation._server import LanguageServer
-from pulumi.runtime import reset_options, run_in_stack, set_all_config
-from pulumi.runtime.proto import language_pb2, language_pb2_grpc
 
 PARENT_POLL_S = 1.0
 # As many as the engine's own limit allows: registrations are large when a program embeds files.
 MAX_MESSAGE_BYTES = 400 * 1024 * 1024
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+]
 
 
-class LanguageHost(LanguageServer):
-    """The SDK's in-process server, running a program from disk in place of a function."""
+@contextmanager
+def _without_the_sdk() -> Generator[None]:
+    """Let `pulumi.runtime.proto` be imported alone: two empty packages stand in for the SDK around it."""
+    if "pulumi" in sys.modules:
+        yield
+        return
+    spec = importlib.util.find_spec("pulumi")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    stand_ins = {"pulumi": "", "pulumi.runtime": "runtime"}
+    for name, below in stand_ins.items():
+        package = types.ModuleType(name)
+        package.__path__ = [str(Path(folder, below)) for folder in folders]
+        sys.modules[name] = package
+    try:
+        yield
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+
+
+with _without_the_sdk():
+    from pulumi.runtime.proto import (
+        language_pb2,
+        language_pb2_grpc,
+        plugin_pb2,
+        resource_pb2,
+        resource_pb2_grpc,
+    )
+
+
+class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
+    """The service. `sdk` is completed with the `language_program` module once the SDK has been imported."""
 
     def __init__(self, engine_address: str) -> None:
-        super().__init__(lambda: None)
+        self.sdk: Future[Any] = Future()
         self._engine_address = engine_address
         # A pass owns the working directory, `sys.path` and `sys.argv`.
         self._one_pass = threading.Lock()
@@ -50,33 +83,30 @@ class LanguageHost(LanguageServer):
     ) -> language_pb2.LanguageHandshakeResponse:
         return language_pb2.LanguageHandshakeResponse()
 
+    def About(self, request: language_pb2.AboutRequest, context: grpc.ServicerContext) -> language_pb2.AboutResponse:
+        return language_pb2.AboutResponse(executable=sys.executable, version=sys.version.split()[0])
+
+    def GetPluginInfo(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> plugin_pb2.PluginInfo:
+        return plugin_pb2.PluginInfo()
+
+    def GetRequiredPlugins(
+        self, request: language_pb2.GetRequiredPluginsRequest, context: grpc.ServicerContext
+    ) -> language_pb2.GetRequiredPluginsResponse:
+        return language_pb2.GetRequiredPluginsResponse()
+
+    def GetRequiredPackages(
+        self, request: language_pb2.GetRequiredPackagesRequest, context: grpc.ServicerContext
+    ) -> language_pb2.GetRequiredPackagesResponse:
+        return language_pb2.GetRequiredPackagesResponse()
+
     def Run(self, request: language_pb2.RunRequest, context: grpc.ServicerContext) -> language_pb2.RunResponse:
         # The SDK keeps its settings, config and root resource in context variables: a fresh context per pass is
         # what keeps one pass out of the next.
-        with self._one_pass:
-            return contextvars.Context().run(self._run, request)
-
-    def _run(self, request: language_pb2.RunRequest) -> language_pb2.RunResponse:
-        reset_options(
-            project=request.project,
-            stack=request.stack,
-            root_directory=request.info.root_directory,
-            parallel=request.parallel,
-            engine_address=self._engine_address,
-            monitor_address=request.monitor_address,
-            preview=request.dryRun,
-            organization=request.organization or "organization",
-        )
-        set_all_config(dict(request.config), list(request.configSecretKeys))
-        message = run_program(
-            Path(request.info.program_directory),
-            entry_point=request.info.entry_point,
-            root=Path(request.info.root_directory),
-            arguments=list(request.args),
-            threads=max(request.parallel, 1) * 4,
-        )
+        with self._one_pass, _providers_started(request):
+            program = self.sdk.result()
+            went_well = contextvars.Context().run(program.run_pass, request, self._engine_address)
         # `bail` stops the deployment without the engine repeating what the log line has said.
-        return language_pb2.RunResponse(bail=message is not None)
+        return language_pb2.RunResponse(bail=not went_well)
 
     def GetProgramDependencies(
         self, request: language_pb2.GetProgramDependenciesRequest, context: grpc.ServicerContext
@@ -96,119 +126,55 @@ class LanguageHost(LanguageServer):
         return empty_pb2.Empty()
 
 
-def run_program(directory: Path, *, entry_point: str, root: Path, arguments: list[str], threads: int) -> str | None:
-    """Run one pass; None when it went well, else the message that has been logged (once)."""
-    program = directory / entry_point
-    loop = asyncio.new_event_loop()
-    loop.set_default_executor(ThreadPoolExecutor(max_workers=threads))
-    try:
-        with _program_environment(directory, [str(program), *arguments]), _modules_forgotten(root):
-            asyncio.set_event_loop(loop)
-            loop.run_until_complete(run_in_stack(lambda: _execute(program)))
-    except BaseException as error:
-        message = failure_message(error, root)
-        if message is not None:
-            pulumi.log.error(message)
-        return message
-    finally:
-        _close(loop)
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return None
+def own_providers(project: str) -> list[str]:
+    """Names of the providers that a Pulumi.yaml brings along (`plugins.providers`), from its text.
 
-
-def failure_message(error: BaseException, root: Path) -> str | None:
-    """What the user sees: only the message of an expected failure, else the traceback from their own code on.
-
-    None for what is no failure of the program: a clean exit, or an engine that has already gone.
+    A guess that spares the import of a YAML parser: a wrong name costs one refused request.
     """
-    if isinstance(error, pulumi.RunError):
-        return str(error)
-    if isinstance(error, SystemExit):
-        if error.code is None or error.code == 0:
-            return None
-        return error.code if isinstance(error.code, str) else f"The program exited with status {error.code}."
-    if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
-        if error.code() is grpc.StatusCode.UNAVAILABLE:
-            return None
-        return f"The engine refused a request: {error.details()}"
-    frames = "".join(traceback.format_exception(type(error), error, _from_user_code(error, root)))
-    return f"The program failed with an unhandled exception:\n{frames}"
-
-
-def _from_user_code(error: BaseException, root: Path) -> TracebackType | None:
-    # A program that doesn't parse has no frames yet; the error itself names its file and line.
-    parsing = isinstance(error, SyntaxError) and _is_under(error.filename, root)
-    whole = tb = error.__traceback__
-    while tb is not None:
-        if _is_under(tb.tb_frame.f_code.co_filename, root):
-            return tb
-        tb = tb.tb_next
-    return None if parsing else whole
-
-
-def _is_under(filename: str | None, root: Path) -> bool:
-    path = Path(filename) if filename else None
-    return path is not None and path.is_relative_to(root) and not path.is_relative_to(sys.prefix)
-
-
-def _execute(program: Path) -> None:
-    if program.is_dir() and not (program / "__main__.py").is_file():
-        raise pulumi.RunError(f"There is no Python program in {program}: it has no __main__.py.")
-    runpy.run_path(str(program), run_name="__main__")
+    section = re.search(r"^plugins:\n((?:[ \t#].*\n?|\n)*)", project, re.MULTILINE)
+    return re.findall(r"\bname:\s*[\"']?([\w-]+)", section[1]) if section else []
 
 
 @contextmanager
-def _program_environment(directory: Path, argv: list[str]) -> Generator[None]:
-    before = Path.cwd(), sys.argv, list(sys.path)
-    os.chdir(directory)
-    sys.argv = argv
+def _providers_started(request: language_pb2.RunRequest) -> Generator[None]:
+    """Have the engine start the project's own providers: it does so when they are first asked for anything."""
     try:
+        names = own_providers(Path(request.info.root_directory, "Pulumi.yaml").read_text())
+    except OSError:
+        names = []
+    with grpc.insecure_channel(request.monitor_address, options=_OPTIONS) as channel:
+        monitor = resource_pb2_grpc.ResourceMonitorStub(channel)
+        asked = [
+            monitor.Invoke.future(resource_pb2.ResourceInvokeRequest(tok=f"{name}:index:getVersion")) for name in names
+        ]
         yield
-    finally:
-        os.chdir(before[0])
-        sys.argv, sys.path[:] = before[1], before[2]
+        for answer in asked:
+            answer.cancel()
 
 
-@contextmanager
-def _modules_forgotten(root: Path) -> Generator[None]:
-    """Forget the project's own modules after a pass: one that declares resources when imported must do so again."""
-    try:
-        yield
-    finally:
-        for name, module in list(sys.modules.items()):
-            if name != "__main__" and _is_under(getattr(module, "__file__", None), root):
-                del sys.modules[name]
-
-
-def _close(loop: asyncio.AbstractEventLoop) -> None:
-    # A program that fails leaves tasks behind; awaited here, they don't complain when they are collected.
-    pending = asyncio.all_tasks(loop)
-    for task in pending:
-        task.cancel()
-    loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-    asyncio.set_event_loop(None)
-    loop.close()
+def _import_sdk() -> Any:
+    program = importlib.import_module("language_program")
+    # The stubs were there before the package around them, which therefore has not been told.
+    runtime: Any = sys.modules["pulumi.runtime"]
+    runtime.proto = sys.modules["pulumi.runtime.proto"]
+    return program
 
 
 def main() -> None:
     # The engine interrupts its plugins to end them. Python's own handling waits for the main thread and ends in a
     # traceback in the engine's log; the system's is at once and quiet.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Outputs that nobody awaits are normal in a program that stops early.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
-    server = grpc.server(
-        ThreadPoolExecutor(max_workers=4),
-        options=[
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ],
-    )
-    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageHost(sys.argv[-1]), server)
+    server = grpc.server(ThreadPoolExecutor(max_workers=4), options=_OPTIONS)
+    host = LanguageHost(sys.argv[-1])
+    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(host, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
+    try:
+        host.sdk.set_result(_import_sdk())
+    except BaseException as error:
+        host.sdk.set_exception(error)
 
     # An engine that was killed can't end its plugins: leave when this process is handed to another parent.
     engine = os.getppid()
