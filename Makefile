@@ -5,6 +5,11 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
     $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$p; break; }; done)
 ENV := . tools/env.sh &&
 BIN := .venv/bin
+# Whether there is a stack local; what else can be wrong with asking ends the recipe, in the CLI's own words.
+HAS_STACK := { said=$$(pulumi stack output -s local --json 2>&1 >/dev/null) || \
+    case $$said in *"no stack named"*) false ;; *) echo "$$said" >&2; exit 1 ;; esac; }
+# Sourcing tools/env.sh makes both, so a fresh clone has neither.
+USED := $(wildcard .state/backend stacks/Pulumi.local.yaml)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -23,12 +28,13 @@ setup: python ## the Python environment and the Pulumi CLI
 	@$(BIN)/python tools/get_pulumi.py >/dev/null
 
 up: setup ## set up, deploy stack `local`, show how to talk to it
-	@$(ENV) { pulumi stack output -s local --json >/dev/null 2>&1 || pulumi stack init local; } && \
+	@$(ENV) { $(HAS_STACK) || pulumi stack init local; } && \
 	    pulumi up -s local --yes --skip-preview && \
 	    vllm-anywhere hello -s local
 
-down: setup ## destroy stack `local`
-	@$(ENV) if pulumi stack output -s local --json >/dev/null 2>&1; then \
+down: $(if $(USED),setup) ## destroy stack `local`
+	@if [ -z "$(USED)" ]; then echo "There is no stack local: nothing to destroy."; exit; fi; \
+	$(ENV) if $(HAS_STACK); then \
 	    pulumi destroy -s local --yes --skip-preview; else echo "There is no stack local: nothing to destroy."; fi
 
 tools: python

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.get_pulumi import BUILT, dotted
+
 ROOT = Path(__file__).resolve().parents[1]
 SHELLS = [shell for shell in ("sh", "bash", "zsh") if shutil.which(shell)]
 
@@ -75,11 +77,24 @@ def test_a_relative_path_is_found_from_the_folder_above(checkout: Checkout, shel
     assert after["PULUMI_BACKEND_URL"] == f"file://{checkout.folder / '.state/backend'}"
 
 
-def test_sourcing_again_changes_nothing(checkout: Checkout) -> None:
-    first = checkout.source()
-    again = checkout.source(PATH=first["PATH"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_sourcing_again_changes_nothing(checkout: Checkout, shell: str) -> None:
+    first = checkout.source(shell)
+    again = checkout.source(shell, PATH=first["PATH"])
     assert again["PATH"] == first["PATH"]
     assert again["PULUMI_CONFIG_PASSPHRASE_FILE"] == first["PULUMI_CONFIG_PASSPHRASE_FILE"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_our_folders_are_on_path_once_and_before_an_environment_activated_since(checkout: Checkout, shell: str) -> None:
+    built = checkout.home / ".cache/vllm-anywhere/pulumi" / dotted(BUILT) / "source/bin"
+    built.mkdir(parents=True)
+    (checkout.home / "bin/pulumi").rename(built / "pulumi")
+    first = checkout.source(shell)
+    ours = f"{checkout.folder / '.venv/bin'}:{built}"
+    assert first["PATH"] == f"{ours}:{checkout.home / 'bin'}:/usr/bin:/bin"
+    again = checkout.source(shell, PATH=f"{checkout.home / 'other/bin'}:{first['PATH']}")
+    assert again["PATH"] == f"{ours}:{checkout.home / 'other/bin'}:{checkout.home / 'bin'}:/usr/bin:/bin"
 
 
 def test_two_new_homes_have_different_passphrases(checkout: Checkout, tmp_path: Path) -> None:

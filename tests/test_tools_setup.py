@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tools import clean, pin, setup
-from tools.steps import Progress, main, run_step
+from tools.steps import Progress, interruptible, main, run_step
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -92,6 +92,46 @@ def test_a_python_without_venv_is_told_from_other_failures(tmp_path: Path) -> No
     python.write_text("#!/bin/sh\necho 'read-only file system'; exit 1\n")
     with pytest.raises(setup.SetupFailed, match="read-only file system"):
         setup.install(tmp_path, python, test=False)
+
+
+def test_an_environment_without_pip_is_made_anew_and_ours_is_compiled(checkout: Path) -> None:
+    half = checkout / ".venv/bin/python"
+    half.write_text("#!/bin/sh\nexit 1\n")
+    half.chmod(0o755)
+    (checkout / ".venv/left-behind").touch()
+    # Stands in for the machine's Python, and puts a copy of itself where an environment is asked for.
+    python = checkout / "python3"
+    python.write_text(
+        f'#!/bin/sh\necho "$*" >>"{checkout}/calls"\n'
+        'if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi\n'
+    )
+    python.chmod(0o755)
+    setup.install(checkout, python, test=False)
+    assert not (checkout / ".venv/left-behind").exists()
+    assert setup.is_installed(checkout, test=False)
+    calls = (checkout / "calls").read_text()
+    assert calls.startswith(f"-m venv {checkout}/.venv\n")
+    assert f"-m compileall -q {checkout}/infra" in calls
+    setup.install(checkout, python, test=False)
+    assert (checkout / "calls").read_text().count("-m venv") == 1, "one that is whole is kept"
+
+
+def test_an_environment_that_runs_this_is_not_removed_under_it(checkout: Path) -> None:
+    half = checkout / ".venv/bin/python"
+    half.write_text("#!/bin/sh\nexit 1\n")
+    half.chmod(0o755)
+    with pytest.raises(setup.SetupFailed, match="remove that folder in a new shell"):
+        setup.install(checkout, half, test=False)
+    assert half.exists()
+
+
+def test_an_interrupt_ends_in_one_line_and_the_status_of_a_signal(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    assert interruptible(interrupted) == 130
+    assert capsys.readouterr().err == "Interrupted; run the same command to go on.\n"
+    assert interruptible(lambda: 3) == 3
 
 
 def state(backend: Path, stack: str, *types: str) -> None:

@@ -32,9 +32,18 @@ _va_find() {
     [ -f "$_va_root/tools/env.sh" ]
 }
 
-# Not where that is found already: a folder like /usr/bin must keep its place.
-_va_on_path() {
-    [ "$(command -v "$2")" = "$1/$2" ] || PATH=$1:$PATH
+# To the front of PATH, and nowhere else on it: sourcing again changes nothing.
+_va_first() {
+    _va_rest=:$PATH:
+    while :; do
+        case $_va_rest in
+            *":$1:"*) _va_rest=${_va_rest%%":$1:"*}:${_va_rest#*":$1:"} ;;
+            *) break ;;
+        esac
+    done
+    _va_rest=${_va_rest#:}
+    _va_rest=${_va_rest%:}
+    PATH=$1${_va_rest:+:$_va_rest}
 }
 
 _va_set_up() {
@@ -47,8 +56,11 @@ _va_set_up() {
         echo "$_va_root isn't set up yet; run \`make setup\` there." >&2
         return 1
     fi
-    _va_on_path "$_va_bin" pulumi
-    _va_on_path "$_va_root/.venv/bin" python
+    # Only our own: the folder of a `pulumi` of yours, say /usr/bin, keeps its place.
+    case $_va_bin in
+        */vllm-anywhere/pulumi/*) _va_first "$_va_bin" ;;
+    esac
+    _va_first "$_va_root/.venv/bin"
     export PATH
 
     # A release that is newer than what is pinned here is no news.
@@ -84,8 +96,8 @@ _va_set_up() {
 
 _va_set_up
 _va_status=$?
-unset -f _va_find _va_on_path _va_set_up
-unset _va_file _va_fd _va_root _va_bin _va_login _va_phrase
+unset -f _va_find _va_first _va_set_up
+unset _va_file _va_fd _va_root _va_bin _va_rest _va_login _va_phrase
 # An expression that carries the status out without a variable left behind.
 if [ "$_va_status" -eq 0 ]; then
     unset _va_status

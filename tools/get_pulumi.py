@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 if __package__:
-    from tools.steps import Progress, run_step
+    from tools.steps import Progress, interruptible, run_step
 else:  # started as a script, before the project is installed
-    from steps import Progress, run_step
+    from steps import Progress, interruptible, run_step
 
 Version = tuple[int, int, int]
 
@@ -343,4 +343,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

