@@ -97,6 +97,10 @@ class FakeCloud:
         if fault is not None:
             raise PlatformError(f"the answer to the destroy call for {id} was lost ({fault})")
 
+    def fail(self, faults: Mapping[str, Fault]) -> None:
+        """Script the next failures."""
+        self._faults.update(faults)
+
     def interrupt(self, id: str) -> None:
         """What a spot market does: the instance stops."""
         with self._lock:
