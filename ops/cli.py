@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
 from ops.chat import chat
+from ops.schema import stack_file_schema
 from ops.stack import OpsError, read_stack
 from ops.status import hello, status
 
@@ -46,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
 
     greet = commands.add_parser("hello", parents=[stack], help="how to use a stack's endpoint, to copy and paste")
     greet.set_defaults(run=_hello)
+
+    describe = commands.add_parser("schema", help="the JSON Schema of a stack file, for editors")
+    describe.set_defaults(run=_schema)
     return parser
 
 
@@ -63,6 +68,11 @@ def _chat(args: argparse.Namespace) -> int:
         temperature=args.temperature,
         as_json=args.json,
     )
+    return 0
+
+
+def _schema(args: argparse.Namespace) -> int:
+    print(json.dumps(stack_file_schema(), indent=2))
     return 0
 
 

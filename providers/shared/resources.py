@@ -137,7 +137,7 @@ class Ready(NativeResource[ReadyInputs, ReadyOutputs]):
                     context.progress(f"waiting for the first answer, {waited:.0f} s of {limit:.0f}: {answer.reason}")
                 case NotYet():
                     pass
-            context.wait(pause)
+            context.wait(min(pause, limit - waited))
             pause = min(pause * 1.5, 5.0)
 
     def _failure(self, inputs: ReadyInputs, reason: str, waited: float) -> str:

@@ -1,0 +1,121 @@
+"""The shared spec: what a stack file may say, and what it is told when it can't."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ops.schema import stack_file_schema
+from serving.spec import BudgetSpec, DeploymentSpec, Problem, SpecError, parse_part, parse_spec
+
+ROOT = Path(__file__).resolve().parents[1]
+PLATFORMS = ["local", "runpod", "vastai"]
+
+
+def parse(**sections: Any) -> DeploymentSpec:
+    config = {
+        f"vllm-anywhere:{key}": value if isinstance(value, str) else json.dumps(value)
+        for key, value in sections.items()
+    }
+    return parse_spec(config, PLATFORMS)[0]
+
+
+def problems(**sections: Any) -> list[Problem]:
+    with pytest.raises(SpecError) as caught:
+        parse(**sections)
+    return list(caught.value.problems)
+
+
+def test_everything_has_a_default() -> None:
+    spec = parse()
+    assert spec.provider == "local"
+    assert spec.model.served_name == "qwen3-4b-instruct-2507"
+    assert spec.engine.gpu_memory_utilization == 0.85
+
+
+def test_the_served_name_follows_the_model() -> None:
+    assert parse(model={"name": "org/Some-Model"}).model.served_name == "some-model"
+    assert parse(model={"name": "org/Some-Model", "served_name": "mine"}).model.served_name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("sections", "key", "fix"),
+    [
+        ({"model": {"max_len": "many"}}, "model.max_len", "a whole number"),
+        ({"model": {"max_len": 1}}, "model.max_len", "128 or more"),
+        ({"model": {"nmae": "x"}}, "model.nmae", "Did you mean `name`?"),
+        ({"model": {"dtype": "int8"}}, "model.dtype", "one of 'auto', 'half'"),
+        ({"model": {"served_name": "two words"}}, "model.served_name", "such as `qwen3-4b`"),
+        ({"model": []}, "model", "a map of settings"),
+        ({"engine": {"image": "vllm/vllm-openai:latest"}}, "engine.image", "a pinned tag or digest"),
+        ({"engine": {"extra_args": ["--api-key=x"]}}, "engine.extra_args", "no secrets"),
+        ({"engine": {"gpu_memory_utilization": 1.5}}, "engine.gpu_memory_utilization", "0.98 or less"),
+        ({"hardware": {"gpus": "L4"}}, "hardware.gpus", "a list, such as `[L4, T4]`"),
+        ({"hardware": {"gpus": ["L4", "?"]}}, "hardware.gpus.1", "a GPU's name"),
+        ({"scaling": {"min": 3, "max": 1}}, "scaling", "raise `max` or lower `min`"),
+        ({"budget": {"monthly_usd": "-3"}}, "budget.monthly_usd", "0 or more"),
+        ({"hardwear": {}}, "hardwear", "Did you mean `hardware`?"),
+        ({"provider": "runpd"}, "provider", "Did you mean `runpod`?"),
+        ({"provider": "aws"}, "provider", "What there is: `local`, `runpod`, `vastai`"),
+    ],
+)
+def test_each_problem_names_its_key_and_what_would_work(sections: dict[str, Any], key: str, fix: str) -> None:
+    (problem,) = problems(**sections)
+    assert problem.key == f"vllm-anywhere:{key}"
+    assert fix in problem.fix
+
+
+def test_all_problems_are_told_at_once() -> None:
+    found = problems(provider="aws", model={"max_len": 0, "dtype": "x"}, hardwear={})
+    assert {problem.key.removeprefix("vllm-anywhere:") for problem in found} == {
+        "provider",
+        "model.max_len",
+        "model.dtype",
+        "hardwear",
+    }
+
+
+def test_the_section_of_the_chosen_platform_is_handed_on_as_it_is() -> None:
+    config = {"vllm-anywhere:provider": "runpod", "vllm-anywhere:runpod": '{"mode": "x"}', "vllm-anywhere:vastai": "{}"}
+    assert parse_spec(config, PLATFORMS)[1] == {"mode": "x"}
+
+
+def test_other_namespaces_and_secrets_are_left_alone() -> None:
+    spec, _ = parse_spec({"gcp:project": "p", "vllm-anywhere:hf_token": "secret"}, PLATFORMS)
+    assert "secret" not in repr(spec)
+
+
+def test_numbers_may_stand_for_text() -> None:
+    assert parse(api_key={"rotation": 2}).api_key.rotation == "2"
+
+
+@given(st.decimals(min_value=0, max_value=100_000, places=2))
+def test_money_is_exact_also_from_a_yaml_float(amount: Decimal) -> None:
+    budget = parse_part(BudgetSpec, {"monthly_usd": float(amount)}, "budget")
+    assert budget.monthly_usd == amount
+    assert isinstance(budget.monthly_usd, Decimal)
+
+
+@given(st.integers(128, 10_000), st.integers(0, 100), st.booleans())
+def test_what_is_written_out_is_read_back_the_same(max_len: int, least: int, spot: bool) -> None:
+    spec = parse(model={"max_len": max_len}, scaling={"min": least}, hardware={"spot": spot})
+    again = parse(**spec.model_dump(mode="json"))
+    assert again == spec
+
+
+def test_the_schema_in_docs_is_what_the_spec_says() -> None:
+    written = json.loads((ROOT / "docs/spec.schema.json").read_text())
+    assert written == stack_file_schema(), "run `vllm-anywhere schema > docs/spec.schema.json`"
+
+
+def test_the_schema_knows_every_section_and_no_other() -> None:
+    config = stack_file_schema()["properties"]["config"]
+    assert {f"vllm-anywhere:{name}" for name in DeploymentSpec.model_fields} <= set(config["properties"])
+    assert config["additionalProperties"] is False
+    assert config["properties"]["vllm-anywhere:provider"]["enum"] == ["local"]
