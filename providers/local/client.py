@@ -60,7 +60,7 @@ class Starting:
         os.close(self._leash)
 
     def drop(self) -> None:
-        """End it, and return once it has ended."""
+        """End it, and return once the process has ended; what it started itself may take a moment longer."""
         os.close(self._leash)
         self._process.wait()
 
