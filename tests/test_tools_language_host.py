@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pulumi
 import pytest
 
 from tools import language_host
+from tools.language_host import own_providers
 from tools.language_program import failure_message
 
 TOOLS = Path(language_host.__file__).parent
@@ -193,6 +195,66 @@ def test_a_missing_virtual_environment_is_named(program: Program) -> None:
     status, output = program.run("preview", "-s", "one")
     assert status != 0
     assert f"virtual environment .venv is missing in {program.folder}" in output
+
+
+def wrapper(tmp_path: Path, runtime: str) -> Path:
+    """A project beside an installed wrapper, whose stand-in interpreter `.env/bin/python` says what it is given."""
+    for name in ("pulumi-language-python", "language_host.py"):
+        target = tmp_path / "installed" / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes((TOOLS / name).read_bytes())
+        target.chmod(0o755)
+    python = tmp_path / "project/.env/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$0 $*"\n')
+    python.chmod(0o755)
+    (tmp_path / "project/Pulumi.yaml").write_text(f"name: three\n{runtime}\n")
+    return tmp_path / "project"
+
+
+def start_wrapper(project: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [project.parent / "installed/pulumi-language-python", "127.0.0.1:1"],
+        cwd=project,
+        env={"PATH": "/usr/bin:/bin", **env},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        "runtime:\n  name: python\n  options:\n    virtualenv: .env # here",
+        "runtime: {name: python, options: {virtualenv: .env}}",
+        "runtime: { name: python, options: { toolchain: pip, 'virtualenv': '.env' , typechecker: mypy } }",
+        'runtime:\n  name: python\n  options: {virtualenv: ".env", toolchain: pip}',
+    ],
+)
+def test_the_environment_is_found_however_the_project_file_is_written(tmp_path: Path, runtime: str) -> None:
+    project = wrapper(tmp_path, runtime)
+    said = start_wrapper(project).stdout
+    assert said == f"{project}/.env/bin/python -u {tmp_path}/installed/language_host.py 127.0.0.1:1\n"
+
+
+def test_a_checkout_runs_its_own_language_host_whichever_was_installed_last(tmp_path: Path) -> None:
+    project = wrapper(tmp_path, "runtime: {name: python, options: {virtualenv: .env}}")
+    (project / "tools").mkdir()
+    (project / "tools/language_host.py").touch()
+    assert f"-u {project}/tools/language_host.py " in start_wrapper(project).stdout
+
+
+def test_a_python_without_the_sdk_is_named_in_a_sentence(tmp_path: Path) -> None:
+    project = wrapper(tmp_path, "runtime: python")
+    python = tmp_path / "empty/bin/python"
+    python.parent.mkdir(parents=True)
+    # Without its packages this interpreter is as bare as a fresh one.
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    python.chmod(0o755)
+    done = start_wrapper(project, VIRTUAL_ENV=str(tmp_path / "empty"))
+    assert done.returncode == 1
+    assert "has no package `pulumi`" in done.stderr and "runtime.options.virtualenv" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+if importlib.util.find_spec("pulumi") is None:
+    sys.exit(
+        f"{sys.executable} has no package `pulumi`, which the program needs. Install it there, or name the program's "
+        "environment in Pulumi.yaml under runtime.options.virtualenv."
+    )
+
 import grpc
 from google.protobuf import empty_pb2
 
