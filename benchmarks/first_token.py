@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import httpx
-from common import ROOT, alternate, arguments, conclude, project_copy, pulumi, pulumi_env
+from support import ROOT, alternate, arguments, conclude, project_copy, pulumi, pulumi_env
 
 GOAL = 3.00
 PATIENCE_S = 60

@@ -6,7 +6,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from common import ROOT, alternate, arguments, conclude, project_copy, pulumi, pulumi_env
+from support import ROOT, alternate, arguments, conclude, project_copy, pulumi, pulumi_env
 
 GOAL = 1.40
 BARE = 'import pulumi\n\npulumi.export("answer", 42)\n'

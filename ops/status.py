@@ -87,7 +87,7 @@ PY
 
 
 def _show(facts: dict[str, Any], out: TextIO) -> None:
-    console = Console(file=out, highlight=False, soft_wrap=True)
+    console = Console(file=out, highlight=False)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -103,6 +103,9 @@ def _show(facts: dict[str, Any], out: TextIO) -> None:
     if facts["uptime_s"] is not None:
         table.add_row("up", f"{timedelta(seconds=facts['uptime_s'])} (first answer {facts['ready_since']})")
     table.add_row("cost", f"${facts['hourly_usd']} an hour, ${facts['monthly_usd']} a month of 730 hours")
-    console.print(table)
+    with console.capture() as captured:
+        console.print(table)
+    # Tables are padded to their width, which is of no use in a pipe.
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()), file=out)
     if not facts["healthy"]:
-        console.print(f"`pulumi refresh -s {facts['stack']}` sees what is left, `pulumi up` repairs it.", style="dim")
+        print(f"`pulumi refresh -s {facts['stack']}` sees what is left, `pulumi up` repairs it.", file=out)

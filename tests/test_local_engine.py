@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -216,6 +217,10 @@ def test_no_secret_is_ever_in_clear(project: Project) -> None:
     (pid,) = project.servers()
     printed.append(Path(f"/proc/{pid}/cmdline").read_text())
     printed.append(Path(f"/proc/{pid}/environ").read_text())
+    # A secret where none belongs is refused without being repeated.
+    project.config("budget.monthly_usd", secret, "--secret")
+    printed.append(project.preview(ok=False))
+    assert "vllm-anywhere:budget.monthly_usd = [secret]: a number" in printed[-1]
     assert not [text for text in printed if key in text or secret in text]
 
 
@@ -225,6 +230,22 @@ def test_the_package_has_a_schema(project: Project) -> None:
     )
     assert '"vllm-anywhere:local:Server"' in text
     assert '"vllm-anywhere:index:getOffers"' in text
+
+
+def test_the_examples_of_hello_work_as_they_are_pasted(project: Project) -> None:
+    project.up()
+    env = {**project.env, "PATH": f"{project.folder / '.venv/bin'}{os.pathsep}{project.env['PATH']}"}
+    shown = _shell("vllm-anywhere hello -s test", project, env)
+    pasted = shown[shown.index("vllm-anywhere chat") :]
+    answers_shown = _shell(pasted, project, env)
+    assert answers_shown.count("Paris") == 2
+    assert '"object":"chat.completion"' in answers_shown
+
+
+def _shell(script: str, project: Project, env: dict[str, str]) -> str:
+    done = subprocess.run(["bash", "-e"], input=script, cwd=project.folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def _plugins_of(project: Project) -> list[int]:
