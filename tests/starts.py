@@ -1,0 +1,152 @@
+"""The observed starts of `data/starts.csv`, and the two files that are made from them.
+
+`python -m tests.starts` writes `docs/accuracy.md`'s tables and `serving/data/observed.csv` again.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from serving.engine_rules import batch_defaults, parse_version
+from serving.fit import Fit, accounting, fits
+from serving.gpus import gpu
+from serving.memory import Engine
+from serving.models import model
+
+ROOT = Path(__file__).parent.parent
+ACCURACY = ROOT / "docs" / "accuracy.md"
+OBSERVED = ROOT / "serving" / "data" / "observed.csv"
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start that somebody's log shows. `found` is `after` when it was found after the formula stood."""
+
+    id: str
+    found: str
+    fit: Fit
+    outcome: str
+    kv_tokens: int | None
+    weights_gib: float | None
+    source: str
+    note: str
+
+    @property
+    def error(self) -> float | None:
+        """Predicted against observed KV tokens, as a fraction; None where the log shows none."""
+        return None if self.kv_tokens is None else self.fit.memory.kv_tokens / self.kv_tokens - 1
+
+    @property
+    def counts(self) -> bool:
+        """Whether the tolerance on KV tokens applies: vLLM 0.8 and later."""
+        return self.error is not None and parse_version(self.fit.engine.version) >= (0, 8, 0)
+
+    @property
+    def verdict(self) -> str:
+        return "ok" if self.fit.ok else "fail"
+
+
+@cache
+def starts() -> tuple[Start, ...]:
+    with (ROOT / "tests" / "data" / "starts.csv").open(encoding="utf-8", newline="") as file:
+        return tuple(_start(row) for row in csv.DictReader(file))
+
+
+def _start(row: dict[str, str]) -> Start:
+    card = replace(gpu(row["gpu"]), memory_gib=float(row["total_gib"]))
+    tokens, sequences = batch_defaults(parse_version(row["version"]), card.name, gpu(row["gpu"]).memory_gib)
+    engine = Engine(
+        version=row["version"],
+        max_len=int(row["max_len"]),
+        utilization=float(row["utilization"]),
+        max_num_seqs=int(row["max_num_seqs"] or sequences),
+        max_num_batched_tokens=int(row["max_num_batched_tokens"] or tokens),
+        eager=row["eager"] == "yes",
+        tensor_parallel=int(row["tensor_parallel"] or 1),
+        lora_gib=float(row["lora_gib"] or 0),
+        foreign_gib=float(row["foreign_gib"] or 0),
+        compiled=row["compiled"] == "yes",
+        flashinfer=row["flashinfer"] != "no",
+    )
+    return Start(
+        id=row["id"],
+        found=row["found"],
+        fit=fits(model(row["model"]), card, engine),
+        outcome=row["outcome"],
+        kv_tokens=int(row["kv_tokens"]) if row["kv_tokens"] else None,
+        weights_gib=float(row["weights_gib"]) if row["weights_gib"] else None,
+        source=row["source"],
+        note=row["note"],
+    )
+
+
+def errors(found: str) -> list[float]:
+    return [abs(s.error) for s in starts() if s.counts and s.error is not None and s.found == found]
+
+
+def observed_csv() -> str:
+    """What `serving.fit.near` compares with: the starts of vLLM 0.8 and later, without what identifies them."""
+    rows = set()
+    for start in starts():
+        fit = start.fit
+        if parse_version(fit.engine.version) < (0, 8, 0):
+            continue
+        runner, reserved, sampling = accounting(fit.model, fit.gpu, fit.engine)
+        weights = f"{fit.memory.weights:.2f}"
+        tensor_parallel = "yes" if fit.engine.tensor_parallel > 1 else "no"
+        major = fit.gpu.compute_capability[0]
+        rows.add(
+            f"{runner},{'yes' if reserved else 'no'},{sampling},{major},{fit.gpu.memory_gib:g},{weights},{tensor_parallel}"
+        )
+    header = "runner,reserves_graphs,sampler_bytes,capability_major,memory_gib,weights_gib,tensor_parallel"
+    return "\n".join([header, *sorted(rows)]) + "\n"
+
+
+def accuracy_tables() -> str:
+    """The generated part of `docs/accuracy.md`."""
+    right = sum(s.verdict == s.outcome for s in starts())
+    failures = sum(s.outcome == "fail" for s in starts())
+    lines = [
+        f"Start or fail: {right} of {len(starts())} right ({failures} of them failed).",
+        "",
+        "| KV tokens, vLLM 0.8 and later | starts | median error | worst |",
+        "|---|---|---|---|",
+    ]
+    for found, title in (("before", "known while the formula was written"), ("after", "found afterwards")):
+        seen = errors(found)
+        lines.append(f"| {title} | {len(seen)} | {statistics.median(seen):.1%} | {max(seen):.1%} |")
+    lines += [
+        "",
+        "| start | model | GPU, GiB | vLLM | util. | max_len | weights, GiB | KV tokens predicted / seen | error |"
+        " start | source |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for s in starts():
+        fit, seen = s.fit, f"{s.kv_tokens:,}" if s.kv_tokens is not None else "not shown"
+        weights = f"{fit.memory.weights:.2f}" + (f" / {s.weights_gib:g}" if s.weights_gib else "")
+        error = "" if s.error is None else f"{s.error:+.1%}"
+        name = fit.model.name.rsplit("/", 1)[-1]
+        count = f"{fit.engine.tensor_parallel} x " if fit.engine.tensor_parallel > 1 else ""
+        lines.append(
+            f"| {s.id} | {name} | {count}{fit.gpu.name}, {fit.memory.total:g} | {fit.engine.version} | "
+            f"{fit.engine.utilization:g} | {fit.engine.max_len:,} | {weights} | {fit.memory.kv_tokens:,} / {seen} | "
+            f"{error} | {s.verdict} / {s.outcome} | {s.source}{'; ' + s.note if s.note else ''} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+MARK = "<!-- From here on written by `python -m tests.starts`. -->\n"
+
+
+def write() -> None:
+    OBSERVED.write_text(observed_csv(), encoding="utf-8")
+    prose = ACCURACY.read_text(encoding="utf-8").partition(MARK)[0]
+    ACCURACY.write_text(prose + MARK + "\n" + accuracy_tables(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
