@@ -328,3 +328,7 @@ def test_a_function_refuses_arguments_it_does_not_have(provider: Provider) -> No
     assert [failure.property for failure in invoke(provider, "getOffers", platform="fake").failures] == ["platform"]
     with pytest.raises(Aborted, match=r"vllm-anywhere:model\.max_len"):
         invoke(provider, "getOffers", provider="fake", spec={"model": {"max_len": 1}})
+
+
+def test_the_language_hosts_knock_is_answered_with_the_version(provider: Provider) -> None:
+    assert decode(getattr(invoke(provider, "getVersion"), "return")) == {"version": "1.2.3"}

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from providers import base
 from providers.native import Properties
-from serving import NAMESPACE, VERSION
+from serving import NAMESPACE
 
 
 @dataclass(frozen=True)
@@ -81,23 +81,7 @@ def get_prices(args: OffersArgs) -> PricesAnswer:
     return PricesAnswer(estimates=[adapter.cost(ask, offer).as_output() for offer in offers], unsupported=unsupported)
 
 
-class NoArgs(Properties):
-    """Nothing to say."""
-
-
-class VersionAnswer(Properties):
-    """Which provider answers."""
-
-    version: str = Field(description="The project's version.")
-
-
-def get_version(args: NoArgs) -> VersionAnswer:
-    """The provider's version."""
-    return VersionAnswer(version=VERSION)
-
-
 FUNCTIONS = (
-    Function(f"{NAMESPACE}:index:getVersion", "The provider's version.", NoArgs, VersionAnswer, get_version),
     Function(
         f"{NAMESPACE}:index:getOffers",
         "What a platform offers for a spec.",

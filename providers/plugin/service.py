@@ -39,8 +39,10 @@ from providers.native import (
     label_of,
 )
 from providers.plugin.wire import Decoded, decode, encode, encode_model, has_unknown, wire_fields
+from serving import NAMESPACE
 
 Resource = NativeResource[Any, Any]
+_GET_VERSION = f"{NAMESPACE}:index:getVersion"
 PropertyDiff = provider_pb2.PropertyDiff
 
 
@@ -93,6 +95,13 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return empty_pb2.Empty()
 
     def Invoke(self, request: Any, context: Any) -> Any:  # noqa: N802
+        response = provider_pb2.InvokeResponse()
+        # The field's name is a word that Python keeps for itself.
+        answer_field = getattr(response, "return")
+        if request.tok == _GET_VERSION:
+            # How the language host has this process started: nobody waits for the models of the functions.
+            answer_field.CopyFrom(encode({"version": self._version}))
+            return response
         from providers.plugin import functions
 
         function = next((f for f in functions.FUNCTIONS if f.token == request.tok), None)
@@ -105,9 +114,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.InvokeResponse(failures=_failures(error, args))
         with _errors(context):
             answer = function.call(arguments)
-        response = provider_pb2.InvokeResponse()
-        # The field's name is a word that Python keeps for itself.
-        getattr(response, "return").CopyFrom(encode_model(answer, args.secrets))
+        answer_field.CopyFrom(encode_model(answer, args.secrets))
         return response
 
     # Resources.
