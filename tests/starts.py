@@ -99,9 +99,8 @@ def observed_csv() -> str:
         weights = f"{fit.memory.weights:.2f}"
         tensor_parallel = "yes" if fit.engine.tensor_parallel > 1 else "no"
         major = fit.gpu.compute_capability[0]
-        rows.add(
-            f"{runner},{'yes' if reserved else 'no'},{sampling},{major},{fit.gpu.memory_gib:g},{weights},{tensor_parallel}"
-        )
+        era = f"{runner},{'yes' if reserved else 'no'},{sampling}"
+        rows.add(f"{era},{major},{fit.gpu.memory_gib:g},{weights},{tensor_parallel}")
     header = "runner,reserves_graphs,sampler_bytes,capability_major,memory_gib,weights_gib,tensor_parallel"
     return "\n".join([header, *sorted(rows)]) + "\n"
 

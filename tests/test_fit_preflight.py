@@ -1,0 +1,245 @@
+"""Each rule of the preflight: what it refuses, against which key, and what it says would work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from serving.gpus import gpu
+from serving.models import Model, model, parse_config
+from serving.preflight import Finding, Host, Preflight, engine_of, preflight
+from serving.spec import DeploymentSpec
+
+MODERN = Host(platform="", driver=580)
+
+
+def check(gpu_name: str, host: Host = MODERN, served: Model | None = None, **sections: Any) -> Preflight:
+    spec = DeploymentSpec.model_validate(sections)
+    return preflight(spec, served or model(spec.model.name), gpu(gpu_name), host)
+
+
+def only(found: Preflight) -> Finding:
+    assert len(found.refusals) == 1, [str(f) for f in found.refusals]
+    return found.refusals[0]
+
+
+@pytest.mark.parametrize("name", ["T4", "L4", "RTX A4000", "RTX 4000 Ada", "RTX 4090", "A100 80GB SXM", "H100 SXM"])
+def test_the_default_spec_passes_on_common_cards(name: str) -> None:
+    found = check(name)
+    assert found.ok, [str(f) for f in found.refusals]
+    assert found.fit.longest >= 8192
+
+
+def test_a_4090_is_refused_at_vllms_default_utilisation_and_accepted_at_ours() -> None:
+    refused = only(check("RTX 4090", engine={"gpu_memory_utilization": 0.92}))
+    assert refused.key == "engine.gpu_memory_utilization"
+    assert "engine.gpu_memory_utilization: 0.9 " in refused.works
+    assert check("RTX 4090", engine={"gpu_memory_utilization": 0.85}).ok
+
+
+def test_a_context_that_is_too_long_is_answered_with_the_longest() -> None:
+    refused = only(check("T4", model={"max_len": 32768}))
+    assert refused.key == "model.max_len"
+    assert "27,328 tokens" in refused.wrong
+    assert "model.max_len: 27136" in refused.works
+
+
+def test_a_model_that_is_too_large_is_answered_with_its_small_copy_and_a_larger_card() -> None:
+    refused = only(check("RTX 4090", model={"name": "Qwen/Qwen3-14B"}, hardware={"disk_gb": 80}))
+    assert refused.key == "hardware.gpus"
+    assert "Qwen/Qwen3-14B-AWQ" in refused.works
+    assert "hardware.gpus: [" in refused.works
+    assert "hardware.gpu_count: 2" in refused.works
+
+
+def test_bfloat16_is_refused_below_capability_8() -> None:
+    refused = only(check("T4", model={"dtype": "bfloat16"}))
+    assert (refused.key, refused.value) == ("model.dtype", "bfloat16")
+    assert "7.5" in refused.wrong
+    assert "`half`" in refused.works
+
+
+def test_a_model_that_overflows_in_half_precision_is_refused_on_a_t4() -> None:
+    assert "overflows" in only(check("T4", model={"name": "google/gemma-2-2b-it"})).wrong
+    assert check("T4", model={"name": "google/gemma-2-2b-it", "dtype": "float32"}).refusals == ()
+
+
+@pytest.mark.parametrize(("name", "fine"), [("T4", False), ("A100 80GB SXM", False), ("L4", True), ("H100 SXM", True)])
+def test_an_fp8_kv_cache_needs_capability_8_9(name: str, fine: bool) -> None:
+    keys = [f.key for f in check(name, model={"kv_cache_dtype": "fp8"}).refusals]
+    assert keys == ([] if fine else ["model.kv_cache_dtype"])
+
+
+def test_gptq_on_gguf_weights_is_refused_and_says_why() -> None:
+    refused = only(check("L4", model={"name": "Qwen/Qwen3-4B-GGUF", "quantization": "gptq"}))
+    assert refused.key == "model.quantization"
+    assert "quantised with gguf, not with gptq" in refused.wrong
+
+
+def test_a_quantisation_named_for_plain_weights_is_answered_with_the_quantised_copy() -> None:
+    refused = only(check("L4", model={"name": "Qwen/Qwen3-4B", "quantization": "awq"}))
+    assert "are not quantised" in refused.wrong
+    assert "Qwen/Qwen3-4B-AWQ" in refused.works
+
+
+@pytest.mark.parametrize("named", ["awq", "awq_marlin", "auto_awq", None])
+def test_every_spelling_of_the_weights_own_quantisation_is_fine(named: str | None) -> None:
+    assert check("L4", model={"name": "Qwen/Qwen3-4B-AWQ", "quantization": named}).ok
+
+
+def test_plain_weights_may_be_quantised_to_fp8_while_they_load() -> None:
+    assert check("L4", model={"name": "Qwen/Qwen3-4B", "quantization": "fp8"}).ok
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "gone"),
+    [
+        ("Qwen/Qwen3-4B-GGUF", "0.23.0", False),
+        ("Qwen/Qwen3-4B-GGUF", "0.24.0", True),
+        ("unsloth/Qwen2.5-7B-Instruct-bnb-4bit", "0.27.1", False),
+        ("unsloth/Qwen2.5-7B-Instruct-bnb-4bit", "0.28.0", True),
+    ],
+)
+def test_quantisations_that_left_vllm_are_refused_from_that_release_on(name: str, version: str, gone: bool) -> None:
+    keys = [f.key for f in check("L4", model={"name": name}, engine={"version": version}).refusals]
+    assert keys == (["model.name"] if gone else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "kind"),
+    [
+        ("L4", "0.27.1", "native"),
+        ("A10", "0.27.1", "weight-only"),
+        ("T4", "0.27.1", "weight-only"),
+        ("T4", "0.13.0", "refused"),
+    ],
+)
+def test_fp8_weights_run_natively_weight_only_or_not_at_all(name: str, version: str, kind: str) -> None:
+    found = check(name, Host(public_port=False), model={"name": "Qwen/Qwen3-4B-FP8"}, engine={"version": version})
+    refused = [f for f in found.refusals if f.key == "model.name"]
+    noted = [f for f in found.notes if f.key == "model.name"]
+    assert (bool(refused), bool(noted)) == (kind == "refused", kind == "weight-only")
+
+
+@pytest.mark.parametrize(
+    ("host", "refused", "offered"),
+    [
+        (Host(driver=580), False, ""),
+        (Host(cuda=(13, 0)), False, ""),
+        (Host(), False, ""),
+        (Host(driver=575), True, "-cu129"),
+        (Host(cuda=(12, 8)), True, "driver 580"),
+        (Host(driver=535), True, "driver 580"),
+    ],
+)
+def test_the_images_cuda_is_compared_with_the_hosts_driver(host: Host, refused: bool, offered: str) -> None:
+    found = check("L4", host)
+    assert [f.key for f in found.refusals] == (["engine.version"] if refused else [])
+    assert all("CUDA 13.0" in f.wrong and offered in f.works for f in found.refusals)
+
+
+def test_a_tag_may_choose_the_older_cuda() -> None:
+    assert check("L4", Host(driver=575), engine={"image": "vllm/vllm-openai:v0.27.1-cu129"}).ok
+
+
+def test_volta_is_refused_since_cuda_13_and_pascal_always() -> None:
+    assert [f.key for f in check("V100 32GB").refusals] == ["hardware.gpus"]
+    assert check("V100 32GB", Host(public_port=False), engine={"version": "0.19.1"}).refusals == ()
+    assert "hardware.gpus" in [f.key for f in check("P40").refusals]
+
+
+def test_a_disk_that_is_too_small_is_answered_with_the_size_that_is_not() -> None:
+    refused = only(check("L4", hardware={"disk_gb": 40}))
+    assert (refused.key, refused.works) == ("hardware.disk_gb", "At least 50")
+    assert check("L4", hardware={"disk_gb": 50}).ok
+
+
+def test_runpod_rents_no_t4_and_names_what_it_rents_instead() -> None:
+    refused = only(check("T4", Host(platform="runpod", driver=580)))
+    assert refused.key == "hardware.gpus"
+    assert "runpod rents no T4" in refused.wrong
+    assert "RTX" in refused.works
+
+
+def test_an_l4_cannot_be_attached_to_an_n1_machine() -> None:
+    refused = only(check("L4", Host(platform="gcp", driver=580, machine="n1-standard-8")))
+    assert (refused.key, refused.value) == ("gcp.machine_type", "n1-standard-8")
+    assert "g2-*" in refused.works
+    assert check("L4", Host(platform="gcp", driver=580, machine="g2-standard-4")).ok
+    assert check("T4", Host(platform="gcp", driver=580, machine="n1-standard-4")).ok
+
+
+def test_a_platform_that_rents_nothing_has_no_opinion_on_cards() -> None:
+    assert check("RTX 4080", Host(platform="local")).ok
+
+
+def test_releases_with_an_open_advisory_are_refused_on_a_public_port_only() -> None:
+    found = check("L4", engine={"version": "0.21.0"})
+    assert "CVE-2026-48746" in only(found).wrong
+    assert only(found).works == "0.22.0 or later"
+    assert check("L4", Host(public_port=False), engine={"version": "0.21.0"}).ok
+    assert check("L4", engine={"version": "0.22.0"}).ok
+
+
+def test_the_release_in_an_images_tag_counts_rather_than_the_default() -> None:
+    found = check("L4", engine={"image": "vllm/vllm-openai:v0.21.0@sha256:" + "0" * 64})
+    assert [f.key for f in found.refusals] == ["engine.image"]
+
+
+def test_a_context_beyond_what_the_weights_know_is_refused() -> None:
+    refused = only(check("H100 SXM", model={"name": "Qwen/Qwen3-4B", "max_len": 65536}))
+    assert (refused.key, refused.works) == ("model.max_len", "At most 40960")
+
+
+def test_gpus_must_share_the_heads_evenly() -> None:
+    refused = only(check("L4", model={"name": "Qwen/Qwen2.5-0.5B-Instruct"}, hardware={"gpu_count": 4}))
+    assert refused.key == "hardware.gpu_count"
+    assert "One of 1, 2, 7" in refused.works
+
+
+def test_memory_that_the_estimate_leaves_out_is_noted() -> None:
+    found = check("L4", engine={"extra_args": ["--enable-lora"]})
+    assert [f.key for f in found.notes] == ["engine.extra_args"]
+
+
+def test_a_finding_names_the_stack_config_key_the_value_and_what_works() -> None:
+    text = str(only(check("T4", model={"dtype": "bfloat16"})))
+    assert text.startswith("vllm-anywhere:model.dtype = bfloat16: ")
+    assert text.endswith("half there")
+
+
+def test_an_unknown_model_is_judged_by_its_config_and_marked_extrapolated() -> None:
+    served = parse_config(
+        "acme/wide-moe",
+        {
+            "architectures": ["MixtralForCausalLM"],
+            "num_hidden_layers": 32,
+            "hidden_size": 4096,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "intermediate_size": 14336,
+            "num_local_experts": 8,
+            "num_experts_per_tok": 2,
+            "vocab_size": 32000,
+            "max_position_embeddings": 32768,
+        },
+    )
+    found = check("H200", served=served, hardware={"disk_gb": 200})
+    assert served.count_parameters() == pytest.approx(46_702_792_704, rel=1e-4)
+    assert found.ok
+    assert found.fit.extrapolated
+
+
+def test_the_flags_of_the_spec_are_those_of_the_estimate() -> None:
+    spec = DeploymentSpec.model_validate(
+        {
+            "model": {"max_len": 4096, "kv_cache_dtype": "fp8"},
+            "engine": {"max_num_seqs": 32, "enforce_eager": True, "max_num_batched_tokens": 1024},
+            "hardware": {"gpu_count": 2},
+        }
+    )
+    engine = engine_of(spec)
+    assert (engine.max_len, engine.kv_cache_dtype, engine.max_num_seqs) == (4096, "fp8", 32)
+    assert (engine.eager, engine.max_num_batched_tokens, engine.tensor_parallel) == (True, 1024, 2)
+    assert (engine.version, engine.utilization) == ("0.27.1", 0.85)
