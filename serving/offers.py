@@ -10,11 +10,40 @@ from typing import Literal
 Unit = Literal["Hours", "GB-Months", "GB", "Seconds"]
 Source = Literal["live", "snapshot", "user"]
 Kind = Literal["process", "pod", "serverless", "instance", "vm", "app"]
+Tier = Literal["own", "secure", "community"]
+
+Bills = Literal["running", "awake", "kept", "stopped", "download", "upload"]
+"""When a rate counts.
+
+    running    as long as a server runs
+    awake      while a worker that scales to zero is up: starting, answering or idling
+    kept       from create to destroy, running or stopped
+    stopped    only while a server is stopped; never part of a month's total
+    download   per GB that comes in: the image and the weights at each create, and prompts
+    upload     per GB that goes out: answers
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """The price of one unit of one meter in US dollars; `unit_price` is None when it isn't known."""
+    """The price of one unit of one meter in US dollars.
+
+    Attributes:
+        meter: what is billed, in a word or two, as the tables show it: `GPU`, `vCPU`, `disk`.
+        unit: what `unit_price` is for one of. A GB is 10^9 bytes here, as platforms sell it.
+        unit_price: list price of one unit; None when it isn't known, which is never zero.
+        source: asked just now, read from the snapshot of this repository, or set by the user.
+        url: where the price was published.
+        as_of: the day it was true, kept when a later query fails.
+        assumption: what a reader must know to agree with the line.
+        bills: when it counts.
+        quantity: units that one server takes (4 of `vCPU`); None means what the spec says (`hardware.disk_gb`, the
+            traffic of `usage`), or one.
+        lowest, highest: the range of a price that is not fixed (a marketplace, spot); None where it is fixed.
+        discount: share off the list price that was agreed with the platform, 0 to 1; only a user can know it.
+        sustained_use: Google's automatic discount for running the whole month applies.
+        month_hours: hours in the platform's own GB-month.
+    """
 
     meter: str
     unit: Unit
@@ -23,14 +52,27 @@ class Rate:
     url: str
     as_of: date | None
     assumption: str = ""
+    bills: Bills = "running"
+    quantity: Decimal | None = None
+    lowest: Decimal | None = None
+    highest: Decimal | None = None
+    discount: Decimal = Decimal(0)
+    sustained_use: bool = False
+    month_hours: int = 730
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """One thing that could be rented.
 
-    `sku` and `region` are the platform's own names, `gpu` is the catalogue's ("" for CPU), `country` is an ISO
-    code ("" when unknown).
+    Attributes:
+        sku: the platform's own name of what is rented: a GPU type id, a pool, a machine type, an offer's id.
+        gpu: the GPU catalogue's name, "" for CPU.
+        region: the platform's own name, "" for anywhere.
+        country: ISO 3166 alpha-2, "" when unknown.
+        tier: `secure` is a data centre's host, `community` is somebody's machine, `own` is yours.
+        availability: `high`, `medium`, `low` or `none` as the platform last said; "" when it was not asked.
+        evidence: why `region`, `country` and `tier` may be believed; "" when nobody vouches for them.
     """
 
     platform: str
@@ -40,9 +82,11 @@ class Offer:
     gpu_count: int
     region: str
     country: str
-    tier: Literal["own", "secure", "community"]
+    tier: Tier
     spot: bool
     rates: tuple[Rate, ...]
+    availability: Literal["high", "medium", "low", "none", ""] = ""
+    evidence: str = ""
 
 
 def no_charge(why: str) -> Rate:
