@@ -51,7 +51,7 @@ def test_a_step_that_is_over_at_once_is_not_mentioned() -> None:
 
 def test_a_step_that_fails_shows_the_end_of_what_it_wrote(capfd: pytest.CaptureFixture[str]) -> None:
     program = "import sys\nfor n in range(100): print('line', n)\nsys.exit('disk full')"
-    assert main(["Compiling", sys.executable, "-c", program]) == 1
+    assert main(["Compiling", sys.executable, "-u", "-c", program]) == 1
     said = capfd.readouterr()
     assert said.out == ""
     assert "Compiling failed" in said.err and "disk full" in said.err and "line 99" in said.err
