@@ -3,7 +3,6 @@
 The error tree. Each class says what the caller does next:
 
     PlatformError               stop; show the message
-    ├── Unsupported             stop in preview; the reasons name stack-config keys
     ├── AuthError               stop; say which key is missing or refused
     ├── NoCapacity              try the next offer
     ├── CreateUncertain         look the label up; adopt exactly one, destroy the extra ones
@@ -79,14 +78,6 @@ class Reason:
 
     def __str__(self) -> str:
         return f"{NAMESPACE}:{self.key}: {self.text}"
-
-
-class Unsupported(PlatformError):
-    """The platform can't serve this spec."""
-
-    def __init__(self, reasons: Sequence[Reason]) -> None:
-        self.reasons = tuple(reasons)
-        super().__init__("\n".join(str(r) for r in self.reasons))
 
 
 @dataclass(frozen=True)
