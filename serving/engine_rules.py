@@ -56,11 +56,6 @@ def reserves_graphs(version: Version, kind: Runner) -> bool:
     return version >= ((0, 29, 0) if kind == "v2" else (0, 20, 0))
 
 
-def default_utilization(version: Version) -> float:
-    """`--gpu-memory-utilization` when it isn't given (config/cache.py)."""
-    return 0.92 if version >= (0, 20, 0) else 0.9
-
-
 def batch_defaults(version: Version, gpu_name: str, memory_gib: float) -> tuple[int, int]:
     """(max_num_batched_tokens, max_num_seqs) of the API server when they aren't given (engine/arg_utils.py)."""
     if memory_gib >= 160 and version >= (0, 28, 0):

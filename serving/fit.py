@@ -156,16 +156,35 @@ def _changes(model: Model, gpu: Gpu, engine: Engine, m: Memory) -> Iterator[Chan
         if support.kind != "none" and not fits(copy, gpu, engine).shortfalls:
             yield Change("model.name", copy.name, f"{copy.linear_bits():.1f} bits a weight, {support.kind}")
             break
-    larger = [g for g in all_gpus() if g.memory_gib > gpu.memory_gib and g.compute_capability >= BF16_SINCE]
-    for other in sorted(larger, key=lambda g: g.memory_gib):
-        if not fits(model, other, engine).shortfalls:
-            yield Change("hardware.gpus", f"[{other.name}]", f"{other.memory_gib:.0f} GiB instead of {m.total:.0f}")
-            break
+    other = larger_gpu(model, gpu, engine)
+    if other is not None:
+        yield _larger(other, gpu)
     for count in (2, 4, 8):
         shared = replace(engine, tensor_parallel=count)
         if count > engine.tensor_parallel and model.heads % count == 0 and not fits(model, gpu, shared).shortfalls:
             yield Change("hardware.gpu_count", str(count), "tensor parallelism in one machine")
             break
+
+
+def larger_gpu(model: Model, gpu: Gpu, engine: Engine, platform: str = "") -> Gpu | None:
+    """The smallest card above `gpu` that starts the model: one that `platform` rents, or else one easily rented."""
+    rented = [g for g in all_gpus() if (platform in g.platform_names if platform else len(g.platform_names) > 1)]
+    above = [g for g in rented if g.memory_gib > gpu.memory_gib and g.compute_capability >= BF16_SINCE]
+    by_size = sorted(above, key=lambda g: g.memory_gib)
+    return next((g for g in by_size if not fits(model, g, engine).shortfalls), None)
+
+
+def changes_on(fit: Fit, platform: str) -> tuple[Change, ...]:
+    """`fit.changes`, the larger card being one that `platform` rents ("" for any)."""
+    if fit.ok or not platform:
+        return fit.changes
+    other = larger_gpu(fit.model, fit.gpu, fit.engine, platform)
+    kept = [change for change in fit.changes if change.key != "hardware.gpus"]
+    return (*kept, *([] if other is None else [_larger(other, fit.gpu)]))
+
+
+def _larger(other: Gpu, gpu: Gpu) -> Change:
+    return Change("hardware.gpus", f"[{other.name}]", f"{other.memory_gib:.0f} GiB instead of {gpu.memory_gib:.0f}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ Shapes and vLLM's source give nearly all of it. The few constants are readings o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serving.engine_rules import (
     batch_defaults,
@@ -119,6 +119,9 @@ class Memory:
 def memory_of(model: Model, gpu: Gpu, engine: Engine) -> Memory:
     """The memory of each GPU that serves `model` under `engine`'s flags."""
     version, tp = parse_version(engine.version), engine.tensor_parallel
+    if engine.dtype == "float32":
+        model = replace(model, dtype="float32")
+    element = DTYPE_BYTES[model.dtype]
     kind = runner(version, model)
     default_tokens, _ = batch_defaults(version, gpu.name, gpu.memory_gib)
     tokens = engine.max_num_batched_tokens or default_tokens
@@ -128,16 +131,16 @@ def memory_of(model: Model, gpu: Gpu, engine: Engine) -> Memory:
     sequences = min(engine.max_num_seqs, tokens)
 
     weights = _allocated(model, tp) / GIB + engine.lora_gib
-    forward = _forward_bytes(model, tokens, tp, DTYPE_BYTES[model.dtype])
-    kept = 2 * tokens * model.hidden * DTYPE_BYTES[model.dtype]
+    forward = _forward_bytes(model, tokens, tp, element)
+    kept = 2 * tokens * model.hidden * element
     entries = sequences * model.padded_vocab()
     sampling = sampler_bytes(version, gpu.compute_capability, engine.flashinfer) * entries + kept
-    profiled_sampling = 2 * entries + kept if kind == "v2" else sampling
+    profiled_sampling = element * entries + kept if kind == "v2" else sampling
     running = max(forward, profiled_sampling)
     compiling = 0
     if benchmarks_kernels(version) and not engine.eager:
         # Inductor times its kernels on random copies of their arguments, of which the embedding is the largest.
-        compiling = model.padded_vocab() // tp * model.hidden * DTYPE_BYTES[model.dtype] + kept
+        compiling = model.padded_vocab() // tp * model.hidden * element + kept
     activation = (running if engine.compiled else max(running, compiling)) / GIB
 
     graphs = 0.0
@@ -162,7 +165,7 @@ def memory_of(model: Model, gpu: Gpu, engine: Engine) -> Memory:
         reserved_graphs=reserved,
         kv=budget - weights - activation - non_torch - reserved,
         outside=context_gib(gpu) + engine.foreign_gib + graphs - reserved + late_sampling + SLACK_GIB,
-        kv_bytes_per_token=model.kv_bytes_per_token(1 if engine.kv_cache_dtype == "fp8" else 2, tp),
+        kv_bytes_per_token=model.kv_bytes_per_token(1 if engine.kv_cache_dtype == "fp8" else element, tp),
     )
 
 

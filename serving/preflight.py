@@ -19,7 +19,7 @@ from serving.capabilities import (
     quantization_support,
 )
 from serving.engine_rules import Version, parse_version
-from serving.fit import Fit, fits
+from serving.fit import Fit, changes_on, fits
 from serving.gpus import Gpu, all_gpus
 from serving.memory import RENTED_FOREIGN_GIB, Engine
 from serving.models import Model, quantized_copies
@@ -133,7 +133,7 @@ def preflight(spec: DeploymentSpec, model: Model, gpu: Gpu, host: Host) -> Prefl
         *_platform(gpu, host),
         *_shape(spec, model),
         *_disk(spec, model),
-        *_memory(spec, fit),
+        *_memory(spec, fit, host),
     )
     return Preflight(fit, findings)
 
@@ -323,16 +323,17 @@ def _disk(spec: DeploymentSpec, model: Model) -> Iterator[Finding]:
         )
 
 
-def _memory(spec: DeploymentSpec, fit: Fit) -> Iterator[Finding]:
+def _memory(spec: DeploymentSpec, fit: Fit, host: Host) -> Iterator[Finding]:
     if fit.ok:
         return
-    first = fit.changes[0] if fit.changes else None
+    changes = changes_on(fit, host.platform if host.platform in _renting_platforms() else "")
+    first = changes[0] if changes else None
     runs_out = fit.memory.card_free < 0 and fit.memory.kv_tokens >= fit.engine.max_len
     key = "engine.gpu_memory_utilization" if runs_out else "model.max_len"
     value = f"{fit.engine.utilization:g}" if runs_out else str(spec.model.max_len)
     if first is not None and first.key in ("model.name", "hardware.gpus", "hardware.gpu_count"):
         key, value = "hardware.gpus", fit.gpu.name
-    works = "One of: " + "; ".join(map(str, fit.changes)) if fit.changes else "No GPU of the catalogue is large enough"
+    works = "One of: " + "; ".join(map(str, changes)) if changes else "No GPU of the catalogue is large enough"
     yield Finding(key, value, "; ".join(fit.shortfalls), works)
 
 

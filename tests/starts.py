@@ -1,6 +1,6 @@
 """The observed starts of `data/starts.csv`, and the two files that are made from them.
 
-`python -m tests.starts` writes `docs/accuracy.md`'s tables and `serving/data/observed.csv` again.
+`python tests/starts.py` writes `docs/accuracy.md`'s tables and `serving/data/observed.csv` again.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def accuracy_tables() -> str:
     return "\n".join(lines) + "\n"
 
 
-MARK = "<!-- From here on written by `python -m tests.starts`. -->\n"
+MARK = "<!-- From here on written by `python tests/starts.py`. -->\n"
 
 
 def write() -> None:

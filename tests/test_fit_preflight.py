@@ -53,6 +53,12 @@ def test_a_model_that_is_too_large_is_answered_with_its_small_copy_and_a_larger_
     assert "hardware.gpu_count: 2" in refused.works
 
 
+def test_a_larger_card_is_one_that_the_platform_rents() -> None:
+    host = Host(platform="modal", driver=580)
+    refused = only(check("A10", host, model={"name": "Qwen/Qwen3-14B"}, hardware={"disk_gb": 80}))
+    assert "hardware.gpus: [A100 40GB SXM]" in refused.works
+
+
 def test_bfloat16_is_refused_below_capability_8() -> None:
     refused = only(check("T4", model={"dtype": "bfloat16"}))
     assert (refused.key, refused.value) == ("model.dtype", "bfloat16")
@@ -61,8 +67,8 @@ def test_bfloat16_is_refused_below_capability_8() -> None:
 
 
 def test_a_model_that_overflows_in_half_precision_is_refused_on_a_t4() -> None:
-    assert "overflows" in only(check("T4", model={"name": "google/gemma-2-2b-it"})).wrong
-    assert check("T4", model={"name": "google/gemma-2-2b-it", "dtype": "float32"}).refusals == ()
+    assert "overflows" in only(check("T4", model={"name": "google/gemma-3-1b-it"})).wrong
+    assert check("T4", model={"name": "google/gemma-3-1b-it", "dtype": "float32"}).refusals == ()
 
 
 @pytest.mark.parametrize(("name", "fine"), [("T4", False), ("A100 80GB SXM", False), ("L4", True), ("H100 SXM", True)])

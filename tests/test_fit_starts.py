@@ -5,8 +5,7 @@ from __future__ import annotations
 import statistics
 
 import pytest
-
-from tests.starts import ACCURACY, MARK, OBSERVED, Start, accuracy_tables, errors, observed_csv, starts
+from starts import ACCURACY, MARK, OBSERVED, Start, accuracy_tables, errors, observed_csv, starts
 
 
 def test_there_are_enough_observed_starts_and_failures_among_them() -> None:
