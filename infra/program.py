@@ -9,7 +9,7 @@ from pulumi.runtime import config as stack_config
 
 from infra.plan import Plan, make_plan
 from infra.register import refs_in, register, resolve
-from providers.base import KEY, Declaration, PlatformError, Ref
+from providers.base import KEY, Declaration, PlatformError, Ref, Text
 from serving import NAMESPACE
 from serving.report import PlanView, plan_report
 from serving.spec import Problem, SpecError
@@ -101,6 +101,7 @@ def _ready(plan: Plan) -> Declaration:
             "model": plan.declared.model,
             "platform": plan.spec.provider,
             "serverId": Ref(plan.declared.server, "id"),
+            "run": Text("{}", (plan.declared.run,)),
             "timeoutS": plan.spec.ready.timeout_s,
         },
     )

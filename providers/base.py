@@ -117,12 +117,14 @@ class Declared:
     """What a deployment consists of on one platform.
 
     `server` names the declaration whose logs explain a failure. `endpoint` is the OpenAI base URL, ending in /v1.
+    `run` is an output that changes whenever the server is started anew, so that it has to answer anew.
     `model` is the name that requests use, `hardware` and `notes` are sentences for people.
     """
 
     resources: tuple[Declaration, ...]
     server: str
     endpoint: Ref | Text
+    run: Ref
     model: str
     hardware: str
     notes: tuple[str, ...] = ()

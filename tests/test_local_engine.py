@@ -84,7 +84,7 @@ def test_refresh_sees_a_killed_server_and_up_starts_it_again(project: Project) -
     os.kill(pid, signal.SIGKILL)
     text = project.refresh()
     assert re.search(r"local:Server server .*status", text), text
-    assert "1 updated" in project.up()
+    assert "2 updated" in project.up(), "the server, and Ready, which asks it again"
     after = project.outputs()
     assert after["endpoint"] == before["endpoint"]
     assert answers(after)

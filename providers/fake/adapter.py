@@ -39,6 +39,7 @@ class FakeAdapter:
             resources=(instance,),
             server="server",
             endpoint=Ref("server", "endpoint"),
+            run=Ref("server", "label"),
             model=model,
             hardware=f"1x {offer.gpu}",
             notes=("This cloud does not exist: nothing is rented, and nothing answers after `up`.",),

@@ -81,6 +81,7 @@ class LocalAdapter:
             resources=(server,),
             server="server",
             endpoint=Ref("server", "endpoint"),
+            run=Ref("server", "pid"),
             model=_model_name(ask),
             hardware=_hardware(ask),
             notes=tuple(_notes(ask)),

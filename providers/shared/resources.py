@@ -66,6 +66,7 @@ class ReadyInputs(Properties):
     model: str = Field(description="The model name that requests use.")
     platform: str = Field(description="Where it runs, for reading its logs.")
     server_id: str = Field(description="The id of the server's resource, for reading its logs.")
+    run: str = Field(default="", description="Changes when the server is started anew; then it has to answer anew.")
     timeout_s: int = Field(default=900, description="Seconds until the first completed answer.")
 
 
