@@ -80,12 +80,12 @@ class ChatClient:
                     text = " ".join(answer.read().decode(errors="replace").split())[:300]
                     raise OpsError(f"{self._endpoint} refused: HTTP {answer.status_code} {text}")
                 for line in answer.iter_lines():
-                    data = line.removeprefix("data:").strip()
+                    data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
                     if data == "[DONE]":
                         done = True
                     elif data:
                         yield from _pieces(json.loads(data), usage)
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx.HTTPError, ValueError, AttributeError) as error:
             raise OpsError(f"{self._endpoint} does not answer: {error}; `vllm-anywhere status` says more") from None
         if not done:
             raise OpsError(f"{self._endpoint} broke the answer off")
@@ -96,5 +96,5 @@ def _pieces(chunk: Mapping[str, Any], usage: Usage) -> Iterator[str]:
         usage.prompt_tokens = counted.get("prompt_tokens")
         usage.completion_tokens = counted.get("completion_tokens")
     for choice in chunk.get("choices") or ():
-        if piece := choice.get("delta", {}).get("content"):
+        if piece := (choice.get("delta") or {}).get("content"):
             yield piece

@@ -27,8 +27,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 
-SECONDS_PER_MONTH = 730 * 3600
-
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -52,6 +50,10 @@ class Load:
     max_workers: int = 1
     min_workers: int = 0
 
+    def scaled(self, share: Decimal) -> Load:
+        """The same workers under another share of the traffic."""
+        return replace(self, rate=self.rate * float(share))
+
 
 @dataclass(frozen=True, slots=True)
 class Awake:
@@ -70,10 +72,21 @@ class Awake:
     def workers(self) -> float:
         return self.answering + self.idle + self.booting
 
-    def billed_seconds(self, share: float | None = None) -> Decimal:
-        """Worker-seconds in a month of 730 hours, to the second; `share` (one of the parts) instead of all."""
-        up = self.workers if share is None else share
-        return Decimal(round(up * SECONDS_PER_MONTH))
+    def billed_seconds(self) -> Decimal:
+        """Worker-seconds in a month of 730 hours, to the second."""
+        return worker_seconds(self.workers, Decimal(730))
+
+
+def worker_seconds(workers: float, hours: Decimal) -> Decimal:
+    """Mean workers over some hours -> worker-seconds, to the second: where an estimate of time becomes a quantity."""
+    return Decimal(round(workers * float(hours) * 3600))
+
+
+def load_of(
+    requests_per_day: int, seconds_per_request: Decimal, idle_s: int, boot_s: Decimal, concurrency: int
+) -> Load:
+    """One worker's load from declared use."""
+    return Load(requests_per_day / 86_400, float(seconds_per_request), idle_s, float(boot_s), concurrency)
 
 
 def awake(load: Load) -> Awake:

@@ -53,6 +53,10 @@ def _gpu_name(value: str) -> str:
     return value
 
 
+class _SecretRefusedError(ValueError):
+    """A secret where none belongs; the value is not to be shown again."""
+
+
 class Part(BaseModel):
     """Base of every section: unknown keys are errors, values never change after parsing."""
 
@@ -154,8 +158,10 @@ class EngineSpec(Part):
     @classmethod
     def _no_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for arg in value:
-            if arg.split("=", 1)[0] in {"--api-key", "--hf-token"}:
-                raise ValueError("no secrets: process arguments can be read by others; the key is set by the project")
+            if arg.split("=", 1)[0].replace("_", "-") in {"--api-key", "--hf-token"}:
+                raise _SecretRefusedError(
+                    "no secrets: process arguments can be read by others; the key is set by the project"
+                )
         return value
 
 
@@ -420,7 +426,9 @@ def _problem(part: type[BaseModel], section: str, found: Any) -> Problem:
     if found["type"] == "extra_forbidden":
         known = _fields_at(part, found["loc"][:-1])
         return Problem(key, _shown(found["input"]), f"no such key. {_did_you_mean(str(found['loc'][-1]), known)}")
-    return Problem(key, _shown(found["input"]), _what_works(found) + _meaning(part, found["loc"]))
+    hidden = isinstance((found.get("ctx") or {}).get("error"), _SecretRefusedError)
+    shown = "[secret]" if hidden else _shown(found["input"])
+    return Problem(key, shown, _what_works(found) + _meaning(part, found["loc"]))
 
 
 def _what_works(found: Any) -> str:

@@ -135,7 +135,7 @@ def test_nobody_else_can_read_the_key(machine: LocalMachine) -> None:
     assert "sk-test" not in (folder / "want.json").read_text()
 
 
-@pytest.mark.parametrize("id", ["server", "../../../etc", "a/b/../c", "a/b/c/d/e", ""])
+@pytest.mark.parametrize("id", ["server", "./././.", "../../../etc", "a/b/../c", "a/b/c/d/e", ""])
 def test_what_is_no_label_is_refused(machine: LocalMachine, id: str) -> None:
     with pytest.raises(PlatformError, match="no server's id"):
         machine.folder(id)

@@ -332,3 +332,27 @@ def test_a_function_refuses_arguments_it_does_not_have(provider: Provider) -> No
 
 def test_the_language_hosts_knock_is_answered_with_the_version(provider: Provider) -> None:
     assert decode(getattr(invoke(provider, "getVersion"), "return")) == {"version": "1.2.3"}
+
+
+def test_an_unknown_required_input_leaves_the_others_their_defaults(provider: Provider) -> None:
+    inputs = decode(check(provider, {"size": UNKNOWN}).inputs)
+    assert (inputs["colour"], inputs["key"]) == ("brown", "k")
+    assert inputs.secrets == {"key"}
+
+
+def test_no_error_repeats_a_secret(provider: Provider, box: Box) -> None:
+    box.error = ValueError("the key top-secret is too short")
+    call = Call()
+    with pytest.raises(Aborted):
+        create(provider, {"size": 3, "key": SecretStr("top-secret")}, call=call)
+    assert "the key [secret] is too short" in call.text
+    state = encode({"size": 3, "key": "k", "weight": 1, "token": SecretStr("top-secret")})
+    with pytest.raises(Aborted) as caught:
+        provider.Delete(provider_pb2.DeleteRequest(id="box-1", urn=URN, type=TOKEN, properties=state), Call())
+    assert "token: Extra inputs are not permitted" in str(caught.value)
+    assert "top-secret" not in str(caught.value)
+
+
+def test_an_optional_secret_is_secret_in_the_schema(provider: Provider) -> None:
+    package = json.loads(provider.GetSchema(provider_pb2.GetSchemaRequest(), Call()).schema)
+    assert package["resources"]["vllm-anywhere:index:ApiKey"]["inputProperties"]["own"]["secret"] is True

@@ -153,3 +153,13 @@ def test_every_key_is_new_unless_you_bring_your_own() -> None:
     own = ApiKey().create(None, ApiKeyInputs(own=SecretStr("mine"))).outputs  # pyright: ignore
     assert own.value.get_secret_value() == "mine"
     assert "mine" not in repr(own)
+
+
+def test_keep_alives_and_event_names_are_no_data() -> None:
+    lines = (": keep-alive\n\n", "event: message\n", "id: 1\n", chunk(content="hi"), "data: [DONE]\n\n")
+    assert isinstance(ask(streamed(*lines)), Answer)
+
+
+@pytest.mark.parametrize("data", ["[1]", '{"choices": [{"delta": null}]}'])
+def test_a_chunk_of_another_shape_is_no_answer(data: str) -> None:
+    assert isinstance(ask(streamed(f"data: {data}\n\n", "data: [DONE]\n\n")), NotYet)

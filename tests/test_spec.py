@@ -119,3 +119,9 @@ def test_the_schema_knows_every_section_and_no_other() -> None:
     assert {f"vllm-anywhere:{name}" for name in DeploymentSpec.model_fields} <= set(config["properties"])
     assert config["additionalProperties"] is False
     assert config["properties"]["vllm-anywhere:provider"]["enum"] == ["local"]
+
+
+@pytest.mark.parametrize("flag", ["--api-key=sk-mine", "--api_key=sk-mine"])
+def test_a_secret_among_the_arguments_is_refused_without_being_repeated(flag: str) -> None:
+    (problem,) = problems(engine={"extra_args": [flag]})
+    assert "sk-mine" not in str(problem)

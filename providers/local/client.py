@@ -74,7 +74,7 @@ class LocalMachine:
 
     def folder(self, label: str) -> Path:
         """The folder of a label."""
-        if not re.fullmatch(r"[\w.-]+(/[\w.-]+){3}", label) or ".." in label.split("/"):
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+){3}", label) or {".", ".."} & set(label.split("/")):
             raise PlatformError(f"{label} is no server's id; one looks like vllm-anywhere/local/server/1")
         return self._folder / label
 

@@ -74,7 +74,8 @@ def _properties(schema: Mapping[str, Any], module: str) -> dict[str, Any]:
 
 def _property(schema: Mapping[str, Any], module: str) -> dict[str, Any]:
     described = {"description": schema["description"]} if schema.get("description") else {}
-    secret = {"secret": True} if schema.get("format") == "password" else {}
+    formats = {option.get("format") for option in (schema, *schema.get("anyOf", []))}
+    secret = {"secret": True} if "password" in formats else {}
     default = {"default": schema["default"]} if isinstance(schema.get("default"), str | int | float | bool) else {}
     return {**_type(schema, module), **described, **secret, **default}
 

@@ -10,7 +10,7 @@ import json
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NoReturn, get_args
@@ -112,7 +112,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             arguments = function.inputs.model_validate(dict(args))
         except ValidationError as error:
             return provider_pb2.InvokeResponse(failures=_failures(error, args))
-        with _errors(context):
+        with _errors(context, args):
             answer = function.call(arguments)
         answer_field.CopyFrom(encode_model(answer, args.secrets))
         return response
@@ -131,6 +131,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             complete = resource.inputs.model_validate(known)
         except ValidationError as error:
             failures = [f for f in _failures(error, news) if not has_unknown(news.get(_top(f.property)))]
+            news = _with_defaults(resource.inputs, news)
         else:
             news = _keep_unknown(wire_fields(complete), news)
         if not failures:
@@ -162,8 +163,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         properties = decode(request.properties)
         if request.preview:
             return provider_pb2.CreateResponse(properties=_preview(resource, properties))
-        inputs = resource.inputs.model_validate(dict(properties))
-        with _errors(context):
+        with _errors(context, properties):
+            inputs = resource.inputs.model_validate(dict(properties))
             created = resource.create(self._context(request, request.timeout), inputs)
         secrets = _shared(resource, properties.secrets)
         if created.problem:
@@ -175,9 +176,10 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         news, olds = decode(request.news), decode(request.old_inputs)
         if request.preview:
             return provider_pb2.UpdateResponse(properties=_preview(resource, news))
-        new, old = resource.inputs.model_validate(dict(news)), resource.inputs.model_validate(dict(olds))
-        outputs = resource.outputs.model_validate(dict(decode(request.olds)))
-        with _errors(context):
+        state = decode(request.olds)
+        with _errors(context, news, olds, state):
+            new, old = resource.inputs.model_validate(dict(news)), resource.inputs.model_validate(dict(olds))
+            outputs = resource.outputs.model_validate(dict(state))
             updated = resource.update(self._context(request, request.timeout), request.id, outputs, old, new)
         secrets = _shared(resource, news.secrets)
         if updated.problem:
@@ -187,9 +189,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Read(self, request: Any, context: Any) -> Any:  # noqa: N802
         resource = _resource(request.type, request.urn, context)
         fields, state = decode(request.inputs), decode(request.properties)
-        inputs = resource.inputs.model_validate(dict(fields)) if fields else None
-        outputs = resource.outputs.model_validate(dict(state)) if state else None
-        with _errors(context):
+        with _errors(context, fields, state):
+            inputs = resource.inputs.model_validate(dict(fields)) if fields else None
+            outputs = resource.outputs.model_validate(dict(state)) if state else None
             found = resource.read(self._context(request, request.timeout), request.id, inputs, outputs)
         if found is None:
             return provider_pb2.ReadResponse()
@@ -201,8 +203,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
     def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
         resource = _resource(request.type, request.urn, context)
-        outputs = resource.outputs.model_validate(dict(decode(request.properties)))
-        with _errors(context):
+        state = decode(request.properties)
+        with _errors(context, state):
+            outputs = resource.outputs.model_validate(dict(state))
             resource.delete(self._context(request, request.timeout), request.id, outputs)
         return empty_pb2.Empty()
 
@@ -275,6 +278,18 @@ def _top(path: str) -> str:
     return path.split(".", 1)[0].split("[", 1)[0]
 
 
+def _with_defaults(model: type[BaseModel], news: Decoded) -> Decoded:
+    """What can't be validated yet, since part of it isn't known, still has its defaults."""
+    defaults = {
+        _wire_name(model, name): info.get_default(call_default_factory=True)
+        for name, info in model.model_fields.items()
+        if not info.is_required()
+    }
+    complete = Decoded({**{name: value for name, value in defaults.items() if value is not None}, **news})
+    complete.secrets = news.secrets
+    return complete
+
+
 def _keep_unknown(complete: dict[str, Any], news: Decoded) -> Decoded:
     """The validated inputs with their defaults, and what isn't known yet left as it came."""
     kept = Decoded({**complete, **{key: value for key, value in news.items() if has_unknown(value)}})
@@ -307,17 +322,41 @@ def _shared(resource: Resource, secrets: frozenset[str]) -> frozenset[str]:
 
 
 @contextmanager
-def _errors(context: Any) -> Generator[None]:
-    """Expected errors become their own text; anything else keeps its traceback, which holds no values."""
+def _errors(context: Any, *properties: Decoded) -> Generator[None]:
+    """Expected errors become their own text; anything else keeps its traceback, without any secret of `properties`."""
     try:
         yield
     except base.Interrupted as error:
         _abort(context, grpc.StatusCode.CANCELLED, str(error))
     except base.PlatformError as error:
         _abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
+    except ValidationError as error:
+        # Pydantic would quote the values, which may be secret.
+        found = error.errors(include_url=False, include_input=False)
+        listed = "; ".join(f"{_path(problem['loc'])}: {problem['msg']}" for problem in found)
+        text = f"what state holds does not fit this version of the provider: {listed}"
+        _abort(context, grpc.StatusCode.FAILED_PRECONDITION, text)
     except Exception as error:  # the engine has to be told, whatever it was
         frames = "".join(traceback.format_tb(error.__traceback__))
-        _abort(context, grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}\n{frames}")
+        text = f"{type(error).__name__}: {error}\n{frames}"
+        for secret in sorted({s for p in properties for key in p.secrets for s in _texts(p[key])}, key=len)[::-1]:
+            text = text.replace(secret, "[secret]")
+        _abort(context, grpc.StatusCode.UNKNOWN, text)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a decoded value that is long enough to be a secret."""
+    match value:
+        case str() if len(value) > 3:
+            yield value
+        case Mapping():
+            for item in value.values():
+                yield from _texts(item)
+        case list():
+            for item in value:
+                yield from _texts(item)
+        case _:
+            pass
 
 
 def _abort(context: Any, code: grpc.StatusCode, message: str) -> NoReturn:

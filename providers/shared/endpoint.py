@@ -60,7 +60,7 @@ class Endpoint:
             return self._complete(model, clock)
         except httpx.HTTPStatusError as error:
             return self._refused(error.response)
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
             return NotYet(f"{type(error).__name__} {error}".strip())
 
     def _complete(self, model: str, clock: Callable[[], float]) -> Answer | NotYet:
@@ -77,7 +77,8 @@ class Endpoint:
                 response.read()
                 return self._refused(response)
             for line in response.iter_lines():
-                data = line.removeprefix("data:").strip()
+                # Keep-alives are comments, and events may have names: only data counts.
+                data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
                 if data == "[DONE]":
                     return Answer(first) if first else NotYet("the answer was empty")
                 if data and not first and _has_token(data):
@@ -93,5 +94,5 @@ class Endpoint:
 def _has_token(data: str) -> bool:
     """Whether a chunk carries text; reasoning counts, the role alone does not."""
     choices = json.loads(data).get("choices") or [{}]
-    delta = choices[0].get("delta", {})
+    delta = choices[0].get("delta") or {}
     return any(delta.get(field) for field in ("content", "reasoning", "reasoning_content", "tool_calls"))

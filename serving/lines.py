@@ -1,0 +1,235 @@
+"""A cost line and an estimate: a list price times a quantity, with the names and meanings of FOCUS.
+
+FOCUS is the FinOps Foundation's billing format (`CostLine.focus` writes one row of it). BilledCost and EffectiveCost
+are left out on purpose: they are an invoice's, and this is an estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
+from functools import cached_property
+from typing import Any, Literal
+
+from serving.offers import Offer, Rate
+from serving.spec import HOURS_PER_MONTH
+
+Basis = Literal["baseline", "usage"]
+"""`baseline` is billed whatever the traffic, `usage` follows it."""
+
+ZERO = Decimal(0)
+_CENT = Decimal("0.01")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A quantity or an amount at low, declared and high use."""
+
+    low: Decimal
+    expected: Decimal
+    high: Decimal
+
+    def times(self, other: Span) -> Span:
+        return Span(self.low * other.low, self.expected * other.expected, self.high * other.high)
+
+
+def exactly(value: Decimal) -> Span:
+    """A span of one value."""
+    return Span(value, value, value)
+
+
+@dataclass(frozen=True, slots=True)
+class CostLine:
+    """One thing that is billed: an offer's rate, and how much of it in a month.
+
+    Attributes:
+        quantity: in `rate.unit`; None when it depends on a use that isn't declared.
+        least, most: the quantity without any request and with every worker always up; they bound a use that isn't
+            declared.
+        net: share of the list cost that is left after the platform's automatic and agreed discounts.
+    """
+
+    offer: Offer
+    rate: Rate
+    quantity: Span | None
+    least: Decimal
+    most: Decimal
+    basis: Basis
+    net: Decimal = Decimal(1)
+
+    @property
+    def list_cost(self) -> Decimal | None:
+        """FOCUS ListCost: list unit price x quantity at the declared use; None when one of them isn't known."""
+        if self.rate.unit_price is None or self.quantity is None:
+            return None
+        return self.rate.unit_price * self.quantity.expected
+
+    @property
+    def monthly(self) -> Decimal | None:
+        """FOCUS ContractedCost: US dollars a month after discounts; None like `list_cost`."""
+        cost = self.list_cost
+        return None if cost is None else cost * self.net
+
+    @property
+    def span(self) -> Span | None:
+        """US dollars a month at low, declared and high use and price; None when the price isn't known.
+
+        Where the use isn't declared it reaches from no request at all to every worker always up.
+        """
+        rate = self.rate
+        if rate.unit_price is None:
+            return None
+        price = price_span(rate)
+        quantity = self.quantity or Span(self.least, self.least, self.most)
+        return price.times(quantity).times(exactly(self.net))
+
+    @property
+    def description(self) -> str:
+        """FOCUS ChargeDescription, in words for people."""
+        if self.rate.unit_price is None:
+            return f"{self.rate.meter}: price not found"
+        if self.quantity is None:
+            return f"{self.rate.meter}: depends on usage: ${self.rate.unit_price} per {_ONE[self.rate.unit]}"
+        return f"{self.rate.meter}, {self.offer.sku}"
+
+    def focus(self, resource_id: str = "", resource_type: str = "") -> dict[str, str | None]:
+        """The line as one row of a FOCUS 1.2 export, amounts as text. `resource_id` is a Pulumi URN in preview."""
+        offer, rate = self.offer, self.rate
+        dynamic = offer.spot or rate.lowest is not None or rate.highest is not None
+        usage = self.basis == "usage"
+        return {
+            "Provider": offer.platform,
+            "ServiceName": offer.kind,
+            "ResourceId": resource_id,
+            "ResourceType": resource_type,
+            "RegionId": offer.region,
+            "SkuId": offer.sku,
+            "SkuMeter": rate.meter,
+            "SkuPriceId": "/".join((offer.platform, offer.kind, offer.sku, offer.region, offer.tier, rate.meter)),
+            "ChargeCategory": "Usage",
+            "ChargeFrequency": "Usage-Based" if usage else "Recurring",
+            "PricingCategory": "Dynamic" if dynamic else "Committed" if rate.discount else "Standard",
+            "PricingQuantity": _text(self.quantity.expected if self.quantity else None),
+            "PricingUnit": rate.unit,
+            "ListUnitPrice": _text(rate.unit_price),
+            "ListCost": _text(self.list_cost),
+            "ContractedCost": _text(self.monthly),
+            "BillingCurrency": "USD",
+            "ChargeDescription": self.description,
+            "x_PriceSource": rate.source,
+            "x_PriceUrl": rate.url,
+            "x_PriceAsOf": rate.as_of.isoformat() if rate.as_of else "",
+            "x_Basis": self.basis,
+            "x_Assumption": rate.assumption,
+        }
+
+    def as_output(self) -> dict[str, str | None]:
+        """One of `lines` in the stack output `cost`."""
+        rate = self.rate
+        return {
+            "item": rate.meter,
+            "quantity": _text(self.quantity.expected if self.quantity else None),
+            "unit": rate.unit,
+            "unit_price": _text(rate.unit_price),
+            "list_usd": _text(self.list_cost, _CENT),
+            "monthly_usd": _text(self.monthly, _CENT),
+            "basis": self.basis,
+            "source": rate.source,
+            "as_of": rate.as_of.isoformat() if rate.as_of else None,
+            "url": rate.url,
+            "note": rate.assumption or None,
+        }
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an offer costs, line by line. Amounts are US dollars in a month.
+
+    `hours` is the month's length, `peak_hourly` the cost of an hour in which every worker is up.
+    """
+
+    lines: tuple[CostLine, ...]
+    hours: Decimal = field(default=Decimal(HOURS_PER_MONTH))
+    peak_hourly: Decimal = ZERO
+
+    @cached_property
+    def span(self) -> Span:
+        """Low, expected and high, without the lines whose price isn't known."""
+        spans = [span for line in self.lines if (span := line.span) is not None]
+        return Span(total(s.low for s in spans), total(s.expected for s in spans), total(s.high for s in spans))
+
+    @property
+    def monthly(self) -> Decimal:
+        """At the declared use, without the lines whose price or use isn't known."""
+        return self.span.expected
+
+    @property
+    def hourly(self) -> Decimal:
+        """`monthly`, spread over the month."""
+        return self.monthly / self.hours
+
+    @property
+    def listed(self) -> Decimal:
+        """`monthly` before discounts."""
+        return total(line.list_cost for line in self.lines if line.list_cost is not None)
+
+    @property
+    def baseline(self) -> Decimal:
+        """The part of `monthly` that is billed whatever the traffic."""
+        return total(line.monthly for line in self.lines if line.basis == "baseline" and line.monthly is not None)
+
+    @property
+    def usage(self) -> Decimal:
+        """The part of `monthly` that follows the traffic."""
+        return self.monthly - self.baseline
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a price is missing, so that every total is less than what will be billed."""
+        return any(line.rate.unit_price is None for line in self.lines)
+
+    @property
+    def open_use(self) -> bool:
+        """Whether a line depends on a use that isn't declared."""
+        return any(line.quantity is None for line in self.lines)
+
+    def as_output(self) -> dict[str, Any]:
+        """The stack output `cost`: money as text."""
+        return {
+            "hourly_usd": str(self.hourly.quantize(Decimal("0.0001"), ROUND_HALF_UP)),
+            "monthly_usd": str(cents(self.monthly)),
+            "low": str(cents(self.span.low)),
+            "expected": str(cents(self.span.expected)),
+            "high": str(cents(self.span.high)),
+            "incomplete": self.incomplete,
+            "depends_on_usage": self.open_use,
+            "lines": [line.as_output() for line in self.lines],
+        }
+
+
+def cents(amount: Decimal) -> Decimal:
+    """US dollars rounded half up to the cent."""
+    return amount.quantize(_CENT, ROUND_HALF_UP)
+
+
+def price_span(rate: Rate) -> Span:
+    """The lowest, expected and highest price of a unit; the rate must have one."""
+    assert rate.unit_price is not None
+    low = rate.unit_price if rate.lowest is None else min(rate.lowest, rate.unit_price)
+    high = rate.unit_price if rate.highest is None else max(rate.highest, rate.unit_price)
+    return Span(low, rate.unit_price, high)
+
+
+_ONE = {"Hours": "hour", "Seconds": "second", "GB-Months": "GB-month", "GB": "GB"}
+
+
+def total(amounts: Iterable[Decimal]) -> Decimal:
+    """The sum, as a Decimal even of nothing."""
+    return sum(amounts, ZERO)
+
+
+def _text(amount: Decimal | None, to: Decimal | None = None) -> str | None:
+    if amount is None:
+        return None
+    return str(amount.quantize(to, ROUND_HALF_UP)) if to else f"{amount.normalize():f}"
