@@ -190,9 +190,7 @@ def test_a_fault_strikes_from_its_nth_call_as_often_as_it_says(nth: int, times: 
     )
 )
 def test_a_broken_body_is_never_json(value: Any) -> None:
-    import json
-
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(json.JSONDecodeError):
         json.loads(broken(json.dumps(value).encode()))
 
 
