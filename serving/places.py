@@ -26,6 +26,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from importlib.resources import files
 
@@ -48,7 +49,7 @@ _WIDER = {
     "middle-east": (),
     "africa": (),
 }
-_ISO = {"UK": "GB", "EL": "GR"}
+_ISO = {"UK": "GB", "EL": "GR"}  # the names that the EU itself uses
 _TITLES = {"runpod": "RunPod", "vastai": "Vast.ai", "gcp": "Google Cloud", "modal": "Modal", "lambda": "Lambda"}
 # A machine of a marketplace stands where it stands; everywhere else the create call says where.
 _MARKETPLACES = frozenset({"vastai"})
@@ -294,9 +295,8 @@ def _meant(platform: str, word: str) -> tuple[_Row, ...]:
     word = word.strip().casefold()
     mine = (row for row in _rows() if row.place.platform == platform)
     if "*" in word:
-        pattern = re.compile(".*".join(re.escape(part) for part in word.split("*")))
         ends = ("", "-") if platform == "gcp" else ("",)  # `europe-west4-*` is every zone of one region
-        return tuple(row for row in mine if any(pattern.fullmatch(row.place.region.casefold() + end) for end in ends))
+        return tuple(row for row in mine if any(fnmatchcase(row.place.region.casefold() + end, word) for end in ends))
     if _is_zone(platform, word) and (row := _find(platform, word)):
         return (row,)
     return tuple(row for row in mine if word in row.words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serving.offers import Offer, Tier
@@ -269,6 +269,15 @@ def test_suggestions_know_what_people_call_a_place(word: str, first: str) -> Non
     found = suggestions(word)
     assert found[0] == first
     assert all(map(known, found))
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.sampled_from(PLATFORMS))
+@example("*a" * 20, "a" * 40, "gcp")
+def test_no_text_breaks_or_stalls_a_look_up(word: str, region: str, platform: str) -> None:
+    assert (preference(platform, region, "", [word]) == 0) <= known(word)
+    assert residence(offer(platform, region), [word]).allowed <= bool(
+        place(platform, region) or regions_on(platform, [word])
+    )
 
 
 @given(st.text(alphabet="abcdefghijklmnopqrstuvwxyz*-0123456789", min_size=1, max_size=20))
