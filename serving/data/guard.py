@@ -1,0 +1,93 @@
+"""vLLM's public door: an ASGI middleware that lets through what is listed here, with the key, and nothing else.
+
+The server's start script writes this file beside vLLM, so it needs the standard library alone. vLLM's own key check
+covers some path prefixes only: `/invocations` would run inference for anybody
+(https://docs.vllm.ai/en/latest/usage/security.html).
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Scope]]
+Send = Callable[[Scope], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OPEN = {("GET", "/health")}
+GUARDED = {
+    ("GET", "/metrics"),
+    ("GET", "/v1/models"),
+    ("POST", "/v1/audio/transcriptions"),
+    ("POST", "/v1/audio/translations"),
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/completions"),
+    ("POST", "/v1/embeddings"),
+    ("POST", "/v1/responses"),
+}
+STORED = re.compile(r"(GET) /v1/responses/[A-Za-z0-9_-]+|(POST) /v1/responses/[A-Za-z0-9_-]+/cancel")
+
+
+def digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).digest()
+
+
+class Guard:
+    """Every request is judged by method and undecoded path; what isn't listed is 404, the key or not.
+
+    `VLLM_API_KEY` is the key, `VLLM_ANYWHERE_PREVIOUS_KEY` one that counts too while clients change over. vLLM's own
+    check knows one key only, so an accepted request goes on with that one.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        key = os.environ.get("VLLM_API_KEY", "").encode()
+        if not key:
+            raise RuntimeError("VLLM_API_KEY is empty: a server without a key is not started")
+        previous = os.environ.get("VLLM_ANYWHERE_PREVIOUS_KEY", "").encode()
+        self.header = (b"authorization", b"Bearer " + key)
+        self.keys = [digest(each) for each in (key, previous) if each]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        if scope["type"] == "websocket":
+            return await send({"type": "websocket.close", "code": 1008})
+        if scope["type"] != "http":
+            return None
+        method, path = scope["method"], scope["path"]
+        # Servers decode %2e and %2f in `path`; a listed path has nothing to decode.
+        if (scope.get("raw_path") or path.encode()) != path.encode():
+            return await refuse(send, 404, "there is nothing here")
+        # A root path would be cut off before routing, so that another path is served than was judged.
+        scope = {**scope, "root_path": ""}
+        if (method, path) in OPEN:
+            return await self.app(scope, receive, send)
+        if (method, path) not in GUARDED and not STORED.fullmatch(f"{method} {path}"):
+            return await refuse(send, 404, "there is nothing here")
+        if not self.knows(scope["headers"]):
+            return await refuse(send, 401, "the API key is missing or wrong")
+        headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"authorization"]
+        return await self.app({**scope, "headers": [*headers, self.header]}, receive, send)
+
+    def knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        sent = [value for name, value in headers if name.lower() == b"authorization"]
+        scheme, _, token = (sent[0] if len(sent) == 1 else b"").partition(b" ")
+        offered = digest(token)
+        # All are compared, so that time doesn't tell which one came close.
+        matches = [hmac.compare_digest(offered, key) for key in self.keys]
+        return scheme.lower() == b"bearer" and any(matches)
+
+
+async def refuse(send: Send, status: int, message: str) -> None:
+    """Answer as OpenAI's API words its errors, so that its clients show the message."""
+    body = json.dumps({"error": {"message": message, "type": "invalid_request_error", "code": status}}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
