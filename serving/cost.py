@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import cached_property
 
-from serving.lines import ZERO, CostLine, Estimate, Span, exactly, price_span, total
+from serving.lines import ZERO, Basis, CostLine, Estimate, Span, exactly, price_span, total
 from serving.offers import Kind, Offer, Rate
 from serving.scale_to_zero import Awake, Load, awake, cold_share, load_of, worker_seconds
 from serving.spec import HOURS_PER_MONTH, DeploymentSpec
@@ -31,11 +31,12 @@ class Assumptions:
             Modal's A10, 2026-01-16).
         boot_s: billed seconds from a worker's start to its first answer: 8 s of download, 10 s of load and 40 s of
             engine start, as start-up logs of Qwen3-4B and 8B show; the pull of the image is not among them.
-        concurrency: requests a worker answers together.
+        concurrency: requests a worker answers together, if the engine's `max_num_seqs` lets it; 30 is the default of
+            RunPod's vLLM worker.
         image_gb, weights_gb: what comes in at each create; the vLLM image is about 10 GB compressed.
-        creates: times a server is made in a month.
+        creates: times each server is made in a month.
         bytes_per_input_token, bytes_per_output_token: on the wire; a streamed token is a JSON event of its own.
-        hours: hours in the month that a server is kept.
+        hours: hours in the month that a server is kept, more than none.
         traffic: low and high traffic, as shares of what is declared.
     """
 
@@ -62,19 +63,16 @@ class Estimator:
     def __init__(self, spec: DeploymentSpec, assumptions: Assumptions) -> None:
         self.spec = spec
         self.assumptions = assumptions
-        self._quantities: dict[object, tuple[Span | None, Decimal, Decimal]] = {}
+        self._known: dict[object, tuple[_Part, ...]] = {}
 
     def estimate(self, offer: Offer) -> Estimate:
         """Every line of one offer. Rates that only count while a server is stopped are left out."""
         lines: list[CostLine] = []
-        split = offer.kind in BASED_ON_USE and self._awake is not None and self.spec.scaling.min < self.spec.scaling.max
+        main = _main_rate(offer) if self._awake else None
         for rate in offer.rates:
-            if rate.bills == "stopped":
-                continue
-            if split and rate.bills == "awake" and not any(line.rate.bills == "awake" for line in lines):
-                lines.extend(self._phases(offer, rate))
-            else:
-                lines.append(self._line(offer, rate))
+            for part in self._parts(offer.kind, rate):
+                detailed = self._phases(part, rate) if rate is main and part.scales else (part,)
+                lines.extend(_line(offer, rate, one, self._net(offer, rate)) for one in detailed)
         hours = self.assumptions.hours
         return Estimate(tuple(lines), hours, total(_peak(line) for line in lines) / hours)
 
@@ -83,28 +81,24 @@ class Estimator:
         low = expected = high = ZERO
         incomplete = open_use = False
         for rate in offer.rates:
-            if rate.bills == "stopped":
-                continue
             price = rate.unit_price
-            if price is None:
-                incomplete = True
-                continue
-            quantity, least, most = self._quantity(offer.kind, rate)
-            net = self._net(rate)
-            if rate.lowest is None and rate.highest is None:
+            net = self._net(offer, rate)
+            for part in self._parts(offer.kind, rate):
+                quantity = part.quantity
+                open_use |= quantity is None
+                if price is None:
+                    incomplete = True
+                    continue
                 cheap = dear = price
-            else:
-                span = price_span(rate)
-                cheap, dear = span.low, span.high
-            if quantity is None:
-                open_use = True
-                low += cheap * least * net
-                expected += price * least * net
-                high += dear * most * net
-            else:
-                low += cheap * quantity.low * net
-                expected += price * quantity.expected * net
-                high += dear * quantity.high * net
+                if rate.lowest is not None or rate.highest is not None:
+                    span = price_span(rate)
+                    cheap, dear = span.low, span.high
+                if quantity is None:
+                    high += dear * net * part.most
+                else:
+                    low += cheap * net * quantity.low
+                    expected += price * net * quantity.expected
+                    high += dear * net * quantity.high
         return Span(low, expected, high), incomplete, open_use
 
     @cached_property
@@ -114,7 +108,7 @@ class Estimator:
         if usage.requests_per_day is None:
             return None
         seconds = usage.output_tokens / assumed.tokens_per_s
-        one = load_of(usage.requests_per_day, seconds, scaling.idle_timeout_s, assumed.boot_s, assumed.concurrency)
+        one = load_of(usage.requests_per_day, seconds, scaling.idle_timeout_s, assumed.boot_s, self._concurrency)
         return replace(one, max_workers=scaling.max, min_workers=scaling.min)
 
     @cached_property
@@ -126,90 +120,148 @@ class Estimator:
         less, more = self.assumptions.traffic
         return awake(load.scaled(less)), awake(load), awake(load.scaled(more))
 
-    def _line(self, offer: Offer, rate: Rate) -> CostLine:
-        quantity, least, most = self._quantity(offer.kind, rate)
-        fixed = rate.bills in ("running", "kept") or (quantity is not None and quantity.low == quantity.high)
-        return CostLine(offer, rate, quantity, least, most, "baseline" if fixed else "usage", self._net(rate))
+    @cached_property
+    def _scaled_seconds(self) -> Span | None:
+        """Worker-seconds in the month, beyond the workers that are always up."""
+        if self._awake is None:
+            return None
+        low, expected, high = (self._seconds(up.workers - up.always) for up in self._awake)
+        return Span(min(low, expected), expected, max(expected, high))
 
-    def _phases(self, offer: Offer, rate: Rate) -> Iterator[CostLine]:
-        """Answering, idling and starting as lines of their own; they add up to the rate's whole quantity."""
-        whole = self._line(offer, rate)
-        load = self.load
-        assert self._awake and load and whole.quantity
+    @property
+    def _concurrency(self) -> int:
+        return min(self.assumptions.concurrency, self.spec.engine.max_num_seqs)
+
+    def _seconds(self, workers: float) -> Decimal:
+        return worker_seconds(workers, self.assumptions.hours)
+
+    def _parts(self, kind: Kind, rate: Rate) -> tuple[_Part, ...]:
+        """What a month takes of a rate: what is billed whatever the traffic, then what follows it."""
+        scales = kind in BASED_ON_USE
+        key = (scales, rate.bills, rate.unit, rate.quantity, rate.month_hours)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = tuple(self._work_out(scales, rate))
+        return found
+
+    def _work_out(self, scales: bool, rate: Rate) -> Iterator[_Part]:
+        scaling, usage, assumed = self.spec.scaling, self.spec.usage, self.assumptions
+        hours, per_hour = assumed.hours, _per_hour(rate, self.spec.hardware.disk_gb)
+        servers = scaling.max if scales else max(1, scaling.min)
+        match rate.bills:
+            case "stopped":
+                return
+            case "download" | "upload" if rate.quantity is not None:
+                yield _fixed(rate.quantity)
+            case "download":
+                yield self._pulled(servers)
+                yield self._traffic("prompts", servers, usage.input_tokens, assumed.bytes_per_input_token)
+            case "upload":
+                yield self._traffic("", servers, usage.output_tokens, assumed.bytes_per_output_token)
+            case "awake" if scales:
+                always, most = hours * scaling.min * per_hour, hours * scaling.max * per_hour
+                some, more = scaling.min > 0, scaling.max > scaling.min
+                if some:
+                    yield _fixed(always, "always on" if more else "")
+                if more:
+                    up = self._scaled_seconds
+                    quantity = None if up is None else up.times(exactly(per_hour)).over(Decimal(3600))
+                    yield _Part("on demand" if some else "", quantity, most - always, "usage", scales=True)
+            case _:
+                # A volume is one for all workers; what runs beside workers that sleep is one at least.
+                shared = scales and rate.bills == "kept"
+                yield _fixed(hours * (1 if shared else max(1, scaling.min)) * per_hour)
+
+    def _phases(self, part: _Part, rate: Rate) -> Iterator[_Part]:
+        """Answering, idling and starting as parts of their own; they add up to `part`."""
+        load, whole = self.load, self._scaled_seconds
+        assert self._awake and load and whole
         expected = self._awake[1]
         starts = round(expected.starts * 86_400)
         cold = f"{starts} starts a day, {cold_share(load, expected):.0%} of requests start a worker"
-        notes = {
-            "answering": "more arrives than the workers can answer" if expected.saturated else "Poisson arrivals",
-            "idle": f"idle timeout {self.spec.scaling.idle_timeout_s} s",
-            "starting": f"{cold}, {self.assumptions.boot_s} s each",
-        }
-        unit_hours, up = _per_hour(rate), whole.quantity
-        idle = self._worker_hours(expected.idle) * unit_hours
-        starting = self._worker_hours(expected.booting) * unit_hours
-        quantities = {"answering": up.expected - idle - starting, "idle": idle, "starting": starting}
-        for phase, quantity in quantities.items():
-            # Starts fall as traffic grows, so low and high are the whole's, split like the declared use.
-            share = quantity / up.expected if up.expected else ZERO
-            note = "; ".join(text for text in (notes[phase], rate.assumption) if text)
-            named = replace(rate, meter=f"{rate.meter}, {phase}", assumption=note)
-            span = Span(up.low * share, quantity, up.high * share)
-            first = phase == "answering"
-            yield replace(whole, rate=named, quantity=span, least=ZERO, most=whole.most if first else ZERO)
-
-    def _quantity(self, kind: Kind, rate: Rate) -> tuple[Span | None, Decimal, Decimal]:
-        """How much of a rate a month takes, and the least and the most it could."""
-        key = (kind in BASED_ON_USE, rate.bills, rate.unit, rate.quantity, rate.month_hours)
-        found = self._quantities.get(key)
-        if found is None:
-            found = self._quantities[key] = self._work_out(kind in BASED_ON_USE, rate)
-        return found
-
-    def _work_out(self, scales: bool, rate: Rate) -> tuple[Span | None, Decimal, Decimal]:
-        if rate.bills in ("download", "upload"):
-            traffic = self._traffic(rate)
-            return traffic, ZERO, traffic.high if traffic else ZERO
-        scaling, hours = self.spec.scaling, self.assumptions.hours
-        per_hour = _per_hour(rate, self.spec.hardware.disk_gb)
-        if not scales or rate.bills != "awake":
-            servers = 1 if rate.bills == "kept" and scales else max(1, scaling.min)
-            whole = hours * servers * per_hour
-            return exactly(whole), whole, whole
-        least, most = hours * scaling.min * per_hour, hours * scaling.max * per_hour
-        if scaling.min == scaling.max:
-            return exactly(most), least, most
-        if self._awake is None:
-            return None, least, most
-        return Span(*(self._worker_hours(up.workers) * per_hour for up in self._awake)), least, most
-
-    def _worker_hours(self, workers: float) -> Decimal:
-        """Mean workers up -> worker-hours in the month, to the second."""
-        return worker_seconds(workers, self.assumptions.hours) / 3600
-
-    def _traffic(self, rate: Rate) -> Span | None:
-        usage, assumed = self.spec.usage, self.assumptions
-        coming = rate.bills == "download"
-        fixed = assumed.creates * (assumed.image_gb + assumed.weights_gb) if coming else ZERO
-        if rate.quantity is not None:
-            fixed = rate.quantity
-        if usage.requests_per_day is None:
-            return exactly(fixed) if coming else None
-        tokens, size = (
-            (usage.input_tokens, assumed.bytes_per_input_token)
-            if coming
-            else (usage.output_tokens, assumed.bytes_per_output_token)
+        idle = min(self._seconds(expected.idle), whole.expected)
+        starting = min(self._seconds(expected.booting), whole.expected - idle)
+        idling, booting = _split(whole, idle), _split(whole, starting)
+        booting = Span(min(booting.low, whole.low - idling.low), starting, booting.high)
+        answering = whole.minus(idling).minus(booting)
+        saturated = "more arrives than the workers can answer"
+        phases = (
+            ("answering", answering, saturated if expected.saturated else "Poisson arrivals"),
+            ("idle", idling, f"idle timeout {self.spec.scaling.idle_timeout_s} s"),
+            ("starting", booting, f"{cold}, {self.assumptions.boot_s} s each"),
         )
-        requests = usage.requests_per_day * assumed.hours / 24
-        moved = requests * tokens * size / 10**9
-        less, more = assumed.traffic
-        return Span(fixed + moved * less, fixed + moved, fixed + moved * more)
+        per_hour = exactly(_per_hour(rate, self.spec.hardware.disk_gb))
+        for index, (phase, seconds, note) in enumerate(phases):
+            quantity = seconds.times(per_hour).over(Decimal(3600))
+            yield _Part(phase, quantity, ZERO if index else part.most, "usage", note)
 
-    def _net(self, rate: Rate) -> Decimal:
-        net = 1 - rate.discount
-        if rate.sustained_use and not rate.discount:
+    def _pulled(self, servers: int) -> _Part:
+        assumed = self.assumptions
+        size = f"{assumed.image_gb} GB of image and {assumed.weights_gb} GB of weights for each server that is made"
+        return _fixed(assumed.creates * servers * (assumed.image_gb + assumed.weights_gb), "at create", size)
+
+    def _traffic(self, phase: str, servers: int, tokens: int, size: Decimal) -> _Part:
+        """GB a month of requests with so many tokens of so many bytes, one way."""
+        usage, assumed = self.spec.usage, self.assumptions
+        gb = tokens * size / 10**9
+        a_second = servers * self._concurrency * assumed.tokens_per_s / usage.output_tokens
+        most = a_second * 3600 * assumed.hours * gb
+        if usage.requests_per_day is None:
+            return _Part(phase, None, most, "usage")
+        moved = usage.requests_per_day * assumed.hours / 24 * gb
+        less, more = assumed.traffic
+        return _Part(phase, Span(moved * less, moved, moved * more), most, "usage")
+
+    def _net(self, offer: Offer, rate: Rate) -> Decimal:
+        """Share of the list price that is paid. Google's discount is for what has no other one."""
+        if rate.sustained_use and not rate.discount and not offer.spot:
             hours = min(self.assumptions.hours, Decimal(HOURS_PER_MONTH))
-            net = sustained_hours(hours) / hours if hours else Decimal(1)
-        return net
+            return sustained_hours(hours) / hours
+        return 1 - rate.discount
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some of a rate's quantity, in the rate's unit. `most` is with every worker always up.
+
+    `scales` marks the workers beyond those that are always up.
+    """
+
+    phase: str
+    quantity: Span | None
+    most: Decimal
+    basis: Basis
+    note: str = ""
+    scales: bool = False
+
+
+def _fixed(quantity: Decimal, phase: str = "", note: str = "") -> _Part:
+    return _Part(phase, exactly(quantity), quantity, "baseline", note)
+
+
+def _split(whole: Span, part: Decimal) -> Span:
+    """Some seconds of the whole, at low and high traffic in the proportion of the declared one.
+
+    Starts fall as traffic grows, so the phases of low traffic could cost more than those of high. Rounding keeps
+    low <= expected <= high for the rest, too.
+    """
+    if not whole.expected:
+        return Span(ZERO, part, ZERO)
+    low = (part * whole.low / whole.expected).to_integral_value(ROUND_CEILING)
+    return Span(low, part, (part * whole.high / whole.expected).to_integral_value(ROUND_FLOOR))
+
+
+def _line(offer: Offer, rate: Rate, part: _Part, net: Decimal) -> CostLine:
+    if part.phase or part.note:
+        note = "; ".join(text for text in (part.note, rate.assumption) if text)
+        rate = replace(rate, meter=f"{rate.meter}, {part.phase}" if part.phase else rate.meter, assumption=note)
+    return CostLine(offer, rate, part.quantity, part.most, part.basis, net, part.phase)
+
+
+def _main_rate(offer: Offer) -> Rate | None:
+    """The rate that costs most while a worker is up, whatever the order of the rates; its phases are shown."""
+    priced = [rate for rate in offer.rates if rate.bills == "awake" and rate.unit_price is not None]
+    return max(priced, key=lambda rate: ((rate.unit_price or ZERO) * _per_hour(rate), rate.meter), default=None)
 
 
 def sustained_hours(hours: Decimal) -> Decimal:
@@ -233,13 +285,24 @@ def stopped_cost(spec: DeploymentSpec, offer: Offer) -> Decimal | None:
     return None if incomplete else span.expected
 
 
-def boot_cost(offer: Offer, assumptions: Assumptions | None = None) -> Decimal | None:
-    """US dollars billed from a server's start to its first answer, once; None when a price isn't known."""
-    seconds = (assumptions or Assumptions()).boot_s
-    prices = [(rate.unit_price, rate) for rate in offer.rates if rate.bills in ("running", "awake")]
-    if any(price is None for price, _ in prices):
-        return None
-    return total(price * _per_hour(rate) * seconds / 3600 for price, rate in prices if price is not None)
+def boot_cost(spec: DeploymentSpec, offer: Offer, assumptions: Assumptions | None = None) -> Decimal | None:
+    """US dollars billed once from a server's create to its first answer; None when a price isn't known.
+
+    The time of the start, and the traffic of the image and the weights where that is billed.
+    """
+    assumed = assumptions or Assumptions()
+    cost = ZERO
+    for rate in offer.rates:
+        if rate.bills not in ("running", "awake", "download"):
+            continue
+        if rate.unit_price is None:
+            return None
+        if rate.bills == "download":
+            quantity = assumed.image_gb + assumed.weights_gb
+        else:
+            quantity = _per_hour(rate, spec.hardware.disk_gb) * assumed.boot_s / 3600
+        cost += rate.unit_price * (1 - rate.discount) * quantity
+    return cost
 
 
 def _per_hour(rate: Rate, disk_gb: int = 0) -> Decimal:
@@ -256,4 +319,4 @@ def _per_hour(rate: Rate, disk_gb: int = 0) -> Decimal:
 def _peak(line: CostLine) -> Decimal:
     if line.rate.unit_price is None or line.rate.bills in ("download", "upload"):
         return ZERO
-    return price_span(line.rate).high * line.most * line.net
+    return price_span(line.rate).high * line.net * line.most

@@ -19,7 +19,7 @@ Basis = Literal["baseline", "usage"]
 """`baseline` is billed whatever the traffic, `usage` follows it."""
 
 ZERO = Decimal(0)
-_CENT = Decimal("0.01")
+_CENT, _MILLIONTH = Decimal("0.01"), Decimal("0.000001")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,12 @@ class Span:
     def times(self, other: Span) -> Span:
         return Span(self.low * other.low, self.expected * other.expected, self.high * other.high)
 
+    def over(self, divisor: Decimal) -> Span:
+        return Span(self.low / divisor, self.expected / divisor, self.high / divisor)
+
+    def minus(self, other: Span) -> Span:
+        return Span(self.low - other.low, self.expected - other.expected, self.high - other.high)
+
 
 def exactly(value: Decimal) -> Span:
     """A span of one value."""
@@ -44,19 +50,21 @@ class CostLine:
     """One thing that is billed: an offer's rate, and how much of it in a month.
 
     Attributes:
+        rate: as the offer has it; its `meter` names the phase, too.
         quantity: in `rate.unit`; None when it depends on a use that isn't declared.
-        least, most: the quantity without any request and with every worker always up; they bound a use that isn't
-            declared.
-        net: share of the list cost that is left after the platform's automatic and agreed discounts.
+        most: the quantity with every worker always up and full, which bounds a use that isn't declared.
+        basis: whether the traffic moves it.
+        net: share of the list price that is left after the platform's automatic and agreed discounts.
+        phase: which part of the rate's quantity this is (`idle`, `always on`), "" for all of it.
     """
 
     offer: Offer
     rate: Rate
     quantity: Span | None
-    least: Decimal
     most: Decimal
     basis: Basis
     net: Decimal = Decimal(1)
+    phase: str = ""
 
     @property
     def list_cost(self) -> Decimal | None:
@@ -68,21 +76,21 @@ class CostLine:
     @property
     def monthly(self) -> Decimal | None:
         """FOCUS ContractedCost: US dollars a month after discounts; None like `list_cost`."""
-        cost = self.list_cost
-        return None if cost is None else cost * self.net
+        if self.rate.unit_price is None or self.quantity is None:
+            return None
+        return self.rate.unit_price * self.net * self.quantity.expected
 
     @property
     def span(self) -> Span | None:
         """US dollars a month at low, declared and high use and price; None when the price isn't known.
 
-        Where the use isn't declared it reaches from no request at all to every worker always up.
+        Where the use isn't declared it reaches from no request at all to every worker always up and full.
         """
         rate = self.rate
         if rate.unit_price is None:
             return None
-        price = price_span(rate)
-        quantity = self.quantity or Span(self.least, self.least, self.most)
-        return price.times(quantity).times(exactly(self.net))
+        quantity = self.quantity or Span(ZERO, ZERO, self.most)
+        return price_span(rate).times(exactly(self.net)).times(quantity)
 
     @property
     def description(self) -> str:
@@ -90,38 +98,58 @@ class CostLine:
         if self.rate.unit_price is None:
             return f"{self.rate.meter}: price not found"
         if self.quantity is None:
-            return f"{self.rate.meter}: depends on usage: ${self.rate.unit_price} per {_ONE[self.rate.unit]}"
+            return f"{self.rate.meter}: depends on usage: ${_text(self.rate.unit_price)} per {_ONE[self.rate.unit]}"
         return f"{self.rate.meter}, {self.offer.sku}"
 
-    def focus(self, resource_id: str = "", resource_type: str = "") -> dict[str, str | None]:
-        """The line as one row of a FOCUS 1.2 export, amounts as text. `resource_id` is a Pulumi URN in preview."""
+    def focus(self, resource_id: str | None = None, resource_type: str | None = None) -> dict[str, str | None]:
+        """The line as one row with columns of FOCUS 1.2, numbers as text, null where nothing is known.
+
+        A row without `PricingQuantity` or `ListUnitPrice` is what an estimate can't say; it is no charge record.
+        ChargeFrequency is how often something is charged, and everything here is metered; whether traffic moves it
+        is in `x_Basis`. FOCUS leaves the effect of a commitment to EffectiveCost; here ContractedCost has it.
+
+        Args:
+            resource_id: a Pulumi URN in preview.
+            resource_type: needed, and only allowed, with an id.
+        """
         offer, rate = self.offer, self.rate
+        meter = rate.meter.removesuffix(f", {self.phase}")
+        price_id = (
+            offer.platform,
+            offer.kind,
+            offer.sku,
+            offer.region,
+            offer.tier,
+            "spot" if offer.spot else "",
+            meter,
+        )
         dynamic = offer.spot or rate.lowest is not None or rate.highest is not None
-        usage = self.basis == "usage"
+        contracted = None if rate.unit_price is None else rate.unit_price * self.net
         return {
             "Provider": offer.platform,
             "ServiceName": offer.kind,
-            "ResourceId": resource_id,
-            "ResourceType": resource_type,
-            "RegionId": offer.region,
+            "ResourceId": resource_id or None,
+            "ResourceType": (resource_type or None) if resource_id else None,
+            "RegionId": offer.region or None,
             "SkuId": offer.sku,
-            "SkuMeter": rate.meter,
-            "SkuPriceId": "/".join((offer.platform, offer.kind, offer.sku, offer.region, offer.tier, rate.meter)),
+            "SkuMeter": meter,
+            "SkuPriceId": "/".join(part for part in price_id if part),
             "ChargeCategory": "Usage",
-            "ChargeFrequency": "Usage-Based" if usage else "Recurring",
+            "ChargeFrequency": "Usage-Based",
             "PricingCategory": "Dynamic" if dynamic else "Committed" if rate.discount else "Standard",
             "PricingQuantity": _text(self.quantity.expected if self.quantity else None),
             "PricingUnit": rate.unit,
             "ListUnitPrice": _text(rate.unit_price),
             "ListCost": _text(self.list_cost),
+            "ContractedUnitPrice": _text(contracted),
             "ContractedCost": _text(self.monthly),
             "BillingCurrency": "USD",
             "ChargeDescription": self.description,
             "x_PriceSource": rate.source,
-            "x_PriceUrl": rate.url,
-            "x_PriceAsOf": rate.as_of.isoformat() if rate.as_of else "",
+            "x_PriceUrl": rate.url or None,
+            "x_PriceAsOf": rate.as_of.isoformat() if rate.as_of else None,
             "x_Basis": self.basis,
-            "x_Assumption": rate.assumption,
+            "x_Assumption": rate.assumption or None,
         }
 
     def as_output(self) -> dict[str, str | None]:
@@ -129,11 +157,11 @@ class CostLine:
         rate = self.rate
         return {
             "item": rate.meter,
-            "quantity": _text(self.quantity.expected if self.quantity else None),
+            "quantity": _text(self.quantity.expected if self.quantity else None, _MILLIONTH),
             "unit": rate.unit,
             "unit_price": _text(rate.unit_price),
-            "list_usd": _text(self.list_cost, _CENT),
-            "monthly_usd": _text(self.monthly, _CENT),
+            "list_usd": _usd(self.list_cost),
+            "monthly_usd": _usd(self.monthly),
             "basis": self.basis,
             "source": rate.source,
             "as_of": rate.as_of.isoformat() if rate.as_of else None,
@@ -195,13 +223,22 @@ class Estimate:
         return any(line.quantity is None for line in self.lines)
 
     def as_output(self) -> dict[str, Any]:
-        """The stack output `cost`: money as text."""
+        """The stack output `cost`: money as text, net unless it says list; null when no price at all is known."""
+        known = any(line.rate.unit_price is not None for line in self.lines) or not self.lines
+
+        def usd(amount: Decimal) -> str | None:
+            return _usd(amount) if known else None
+
         return {
-            "hourly_usd": str(self.hourly.quantize(Decimal("0.0001"), ROUND_HALF_UP)),
-            "monthly_usd": str(cents(self.monthly)),
-            "low": str(cents(self.span.low)),
-            "expected": str(cents(self.span.expected)),
-            "high": str(cents(self.span.high)),
+            "hourly_usd": str(self.hourly.quantize(Decimal("0.0001"), ROUND_HALF_UP)) if known else None,
+            "monthly_usd": usd(self.monthly),
+            "list_usd": usd(self.listed),
+            "baseline_usd": usd(self.baseline),
+            "usage_usd": usd(self.usage),
+            "low": usd(self.span.low),
+            "expected": usd(self.span.expected),
+            "high": usd(self.span.high),
+            "hours": _text(self.hours),
             "incomplete": self.incomplete,
             "depends_on_usage": self.open_use,
             "lines": [line.as_output() for line in self.lines],
@@ -229,7 +266,12 @@ def total(amounts: Iterable[Decimal]) -> Decimal:
     return sum(amounts, ZERO)
 
 
-def _text(amount: Decimal | None, to: Decimal | None = None) -> str | None:
-    if amount is None:
+def _text(number: Decimal | None, to: Decimal | None = None) -> str | None:
+    """Plain digits without trailing zeros, rounded half up if `to` says so."""
+    if number is None:
         return None
-    return str(amount.quantize(to, ROUND_HALF_UP)) if to else f"{amount.normalize():f}"
+    return f"{(number.quantize(to, ROUND_HALF_UP) if to else number).normalize():f}"
+
+
+def _usd(amount: Decimal | None) -> str | None:
+    return None if amount is None else str(cents(amount))

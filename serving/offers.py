@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from typing import Literal
@@ -19,7 +19,7 @@ Bills = Literal["running", "awake", "kept", "stopped", "download", "upload"]
     awake      while a worker that scales to zero is up: starting, answering or idling
     kept       from create to destroy, running or stopped
     stopped    only while a server is stopped; never part of a month's total
-    download   per GB that comes in: the image and the weights at each create, and prompts
+    download   per GB that comes in: the image and the weights of every server that is made, and prompts
     upload     per GB that goes out: answers
 """
 
@@ -37,12 +37,13 @@ class Rate:
         as_of: the day it was true, kept when a later query fails.
         assumption: what a reader must know to agree with the line.
         bills: when it counts.
-        quantity: units that one server takes (4 of `vCPU`); None means what the spec says (`hardware.disk_gb`, the
-            traffic of `usage`), or one.
+        quantity: units that one server takes (4 of `vCPU`); None means what the spec says (`hardware.disk_gb`), or
+            one. Of `download` and `upload`: GB in the month, whatever the spec says; None means the traffic of `usage`.
         lowest, highest: the range of a price that is not fixed (a marketplace, spot); None where it is fixed.
         discount: share off the list price that was agreed with the platform, 0 to 1; only a user can know it.
-        sustained_use: Google's automatic discount for running the whole month applies.
-        month_hours: hours in the platform's own GB-month.
+        sustained_use: Google's automatic discount for running the whole month applies. It never does to spot
+            capacity, nor beside a `discount`.
+        month_hours: hours in the platform's own GB-month; Vast.ai's has 720.
     """
 
     meter: str
@@ -59,6 +60,16 @@ class Rate:
     discount: Decimal = Decimal(0)
     sustained_use: bool = False
     month_hours: int = 730
+
+    def times(self, factor: Decimal, why: str) -> Rate:
+        """The rate where a platform multiplies its prices, as Modal does for a pinned region."""
+        return replace(
+            self,
+            unit_price=None if self.unit_price is None else self.unit_price * factor,
+            lowest=None if self.lowest is None else self.lowest * factor,
+            highest=None if self.highest is None else self.highest * factor,
+            assumption="; ".join(text for text in (self.assumption, why) if text),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
