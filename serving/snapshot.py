@@ -1,0 +1,246 @@
+"""What there is to rent, made up of dated prices.
+
+`data/machines.csv` says what a platform sells and which meters bill it; prices say what a meter costs. A row without a
+`sku` is one machine a GPU, for every GPU that the platform rents, under the platform's own name. A meter in `parts`
+without a price makes an offer with an unknown price, never a free one.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import cache
+from importlib.resources import files
+from typing import cast
+
+from serving.gpus import all_gpus
+from serving.offers import Bills, Kind, Offer, Rate, Tier
+from serving.prices import Price
+
+COUNTRIES = {
+    "europe-central2": ("PL", "Poland"),
+    "europe-west1": ("BE", "Belgium"),
+    "europe-west2": ("GB", "United Kingdom"),
+    "europe-west3": ("DE", "Germany"),
+    "europe-west4": ("NL", "Netherlands"),
+    "europe-west6": ("CH", "Switzerland"),
+    "europe-west9": ("FR", "France"),
+}
+"""Google's regions outside the USA that the snapshot prices (cloud.google.com/compute/docs/regions-zones)."""
+
+_EVIDENCE = {
+    ("runpod", "secure"): "RunPod Secure Cloud",
+    ("runpod", "community"): "RunPod Community Cloud",
+    ("vastai", "secure"): "Vast.ai verified datacenter",
+    ("modal", "secure"): "Modal",
+}
+_MONTH_HOURS = {"vastai": 720}
+_COMPUTE = frozenset({"GPU", "machine", "vCPU", "CPU core", "memory"})
+"""Meters that spot makes cheaper; disks, addresses and traffic cost the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One row of `data/machines.csv`.
+
+    Attributes:
+        sku: the platform's name; "" for the name it gives the GPU.
+        gpu: the GPU catalogue's name; "" for every GPU the platform rents.
+        gpu_count: GPUs in it; 0 for as many as are asked for.
+        vcpu: what the meters `vCPU` and `CPU core` count.
+        ram_gib: what the meter `memory` counts.
+        tier, spot, region: what all its offers are; "" and None leave it to the prices.
+        factor: what every price is multiplied with, because of `region`.
+        sustained_use: Google's discount for the whole month applies to GPU, cores and memory.
+        priced_as: the kind whose prices hold for it.
+        parts: the meters that bill it. The prices of the first one say in which regions, tiers and so on it is sold.
+        note: what a reader of the cost lines must know.
+    """
+
+    platform: str
+    kind: Kind
+    sku: str
+    gpu: str
+    gpu_count: int
+    vcpu: Decimal
+    ram_gib: Decimal
+    tier: Tier | None
+    spot: bool | None
+    region: str
+    factor: Decimal
+    sustained_use: bool
+    priced_as: Kind
+    parts: tuple[str, ...]
+    note: str
+
+
+@cache
+def machines() -> tuple[Machine, ...]:
+    """What the platforms sell, in the file's order; a row that means every GPU is one machine a name."""
+    text = (files("serving") / "data" / "machines.csv").read_text(encoding="utf-8")
+    return tuple(one for row in csv.DictReader(text.splitlines()) for one in _machines(row))
+
+
+def snapshot_offers(prices: Iterable[Price], platform: str = "", gpu_count: int = 1) -> tuple[Offer, ...]:
+    """Every offer that the prices make up, of all platforms or of one, with `gpu_count` GPUs."""
+    shelf = _Shelf(price for price in prices if platform in ("", price.platform))
+    return tuple(
+        offer
+        for machine in machines()
+        if machine.gpu_count in (0, gpu_count) and platform in ("", machine.platform)
+        for offer in _offers(machine, gpu_count, shelf)
+    )
+
+
+def rate_of(price: Price, quantity: Decimal | None = None) -> Rate:
+    """A price as an offer's rate: `quantity` units a server, or what the spec says."""
+    return Rate(
+        meter=price.meter,
+        unit=price.unit,
+        unit_price=price.value,
+        source=price.source,
+        url=price.url,
+        as_of=price.as_of,
+        assumption=price.note,
+        bills=price.bills,
+        quantity=quantity,
+        lowest=price.low,
+        highest=price.high,
+        month_hours=_MONTH_HOURS.get(price.platform, 730),
+    )
+
+
+class _Shelf:
+    """Prices by what a machine asks for, and the rates that were made of them."""
+
+    def __init__(self, prices: Iterable[Price]) -> None:
+        self._all: dict[tuple[str, ...], list[Price]] = {}
+        self._here: dict[tuple[str, ...], list[Price]] = {}
+        self._rates: dict[object, Rate] = {}
+        for price in prices:
+            meter = (price.platform, price.kind, price.meter, price.gpu)
+            self._all.setdefault(meter, []).append(price)
+            self._here.setdefault((*meter, price.region), []).append(price)
+
+    def places(self, machine: Machine) -> Iterator[tuple[str, Tier, bool]]:
+        """Region, tier and spot in which a machine is sold; one place where no price says."""
+        found: dict[tuple[str, Tier, bool], None] = {}
+        for gpu in {machine.gpu, ""}:
+            for price in self._all.get((machine.platform, machine.priced_as, machine.parts[0], gpu), ()):
+                tier = price.tier or machine.tier or "secure"
+                if (
+                    price.sku in ("", machine.sku)
+                    and tier == (machine.tier or tier)
+                    and machine.spot in (None, price.spot)
+                    and machine.region in ("", price.region or machine.region)
+                ):
+                    found[machine.region or price.region, tier, price.spot] = None
+        yield from found or {(machine.region, machine.tier or "secure", machine.spot or False): None}
+
+    def rate(self, machine: Machine, part: str, place: tuple[str, Tier, bool], gpu_count: int) -> Rate:
+        """The rate of one of a machine's meters: of the price that names most of it."""
+        region, tier, spot = place
+        best, named = None, -1
+        for gpu in {machine.gpu, ""}:
+            for where in {region, ""}:
+                for price in self._here.get((machine.platform, machine.priced_as, part, gpu, where), ()):
+                    told = bool(price.sku) + bool(gpu) + bool(where) + bool(price.tier)
+                    fits = price.spot == spot or part not in _COMPUTE
+                    if fits and price.sku in ("", machine.sku) and price.tier in ("", tier) and told > named:
+                        best, named = price, told
+        if best is None:
+            return _unknown(machine, part)
+        quantity = _quantity(machine, part, gpu_count)
+        sustained = machine.sustained_use and not spot and part in _COMPUTE
+        key = (id(best), quantity, sustained, machine.kind, machine.factor, machine.note)
+        made = self._rates.get(key)
+        if made is None:
+            made = self._rates[key] = _rate(best, machine, quantity, sustained)
+        return made
+
+
+def _offers(machine: Machine, gpu_count: int, shelf: _Shelf) -> Iterator[Offer]:
+    for place in shelf.places(machine):
+        region, tier, spot = place
+        country, evidence = _evidence(machine.platform, region, tier)
+        yield Offer(
+            platform=machine.platform,
+            kind=machine.kind,
+            sku=machine.sku,
+            gpu=machine.gpu,
+            gpu_count=gpu_count,
+            region=region,
+            country=country,
+            tier=tier,
+            spot=spot,
+            rates=tuple(shelf.rate(machine, part, place, gpu_count) for part in machine.parts),
+            evidence=evidence,
+        )
+
+
+def _rate(price: Price, machine: Machine, quantity: Decimal | None, sustained_use: bool) -> Rate:
+    sleeps = machine.kind in ("serverless", "app") and price.bills == "running"
+    factor = machine.factor
+    return replace(
+        rate_of(price, quantity),
+        unit_price=price.value * factor,
+        lowest=None if price.low is None else price.low * factor,
+        highest=None if price.high is None else price.high * factor,
+        bills="awake" if sleeps else price.bills,
+        assumption="; ".join(note for note in (price.note, machine.note) if note),
+        sustained_use=sustained_use,
+    )
+
+
+def _unknown(machine: Machine, part: str) -> Rate:
+    """A meter that no price is known of."""
+    bills: Bills = "awake" if machine.kind in ("serverless", "app") else "running"
+    return Rate(part, "Hours", None, "snapshot", "", None, "no published price was found", bills)
+
+
+def _quantity(machine: Machine, part: str, gpu_count: int) -> Decimal | None:
+    match part:
+        case "GPU":
+            return Decimal(gpu_count)
+        case "vCPU" | "CPU core":
+            return machine.vcpu
+        case "memory":
+            return machine.ram_gib
+        case _:
+            return None
+
+
+def _evidence(platform: str, region: str, tier: Tier) -> tuple[str, str]:
+    """Country and evidence of an offer."""
+    if platform == "gcp":
+        country, name = COUNTRIES.get(region, ("US", "USA") if region.startswith("us-") else ("", ""))
+        return country, f"GCP region {region}, {name}" if name else "GCP"
+    evidence = _EVIDENCE.get((platform, tier), "")
+    return "", f"{evidence} region {region}" if evidence and region else evidence
+
+
+def _machines(row: dict[str, str]) -> Iterator[Machine]:
+    """The machines of a row: the row's own, or one a name that the platform rents a GPU under."""
+    named = [(row["sku"], row["gpu"])]
+    if not row["sku"]:
+        named = [(name, one.name) for one in all_gpus() for name in one.platform_names.get(row["platform"], ())]
+    for sku, gpu in named:
+        yield Machine(
+            platform=row["platform"],
+            kind=cast("Kind", row["kind"]),
+            sku=sku,
+            gpu=gpu,
+            gpu_count=int(row["gpu_count"] or 0),
+            vcpu=Decimal(row["vcpu"] or 0),
+            ram_gib=Decimal(row["ram_gib"] or 0),
+            tier=cast("Tier", row["tier"]) if row["tier"] else None,
+            spot=row["spot"] == "true" if row["spot"] else None,
+            region=row["region"],
+            factor=Decimal(row["factor"] or 1),
+            sustained_use=row["sustained_use"] == "true",
+            priced_as=cast("Kind", row["priced_as"] or row["kind"]),
+            parts=tuple(row["parts"].split("|")),
+            note=row["note"],
+        )
