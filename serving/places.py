@@ -51,8 +51,10 @@ _WIDER = {
 }
 _ISO = {"UK": "GB", "EL": "GR"}  # the names that the EU itself uses
 _TITLES = {"runpod": "RunPod", "vastai": "Vast.ai", "gcp": "Google Cloud", "modal": "Modal", "lambda": "Lambda"}
-# A machine of a marketplace stands where it stands; everywhere else the create call says where.
+# One machine of a marketplace stands where it stands; all else stands where the create call says.
 _MARKETPLACES = frozenset({"vastai"})
+# Pinning costs half as much again (https://modal.com/docs/guide/region-selection), so what is pinned is another offer.
+_ANYWHERE = frozenset({"modal"})
 _VOUCHED = {
     # https://docs.runpod.io/pods/overview
     "runpod": "RunPod runs Secure Cloud in tier 3 and 4 data centres",
@@ -141,8 +143,8 @@ def preference(platform: str, region: str, country: str, wanted: Sequence[str]) 
     """The index into `wanted` of the first word that an offer there satisfies; None when there is none.
 
     Nothing wanted is satisfied by anything (0). An offer without region and country is rented wherever the create
-    call says, so it satisfies what its platform has a place for. A region that the file doesn't know counts by
-    `country` alone.
+    call says, so it satisfies what its platform has a place for; but Modal's is the one that runs anywhere, and
+    satisfies nothing. A region that the file doesn't know counts by `country` alone.
     """
     return _preference(platform, region, country, tuple(wanted))
 
@@ -181,21 +183,24 @@ def residence(offer: Offer, wanted: Sequence[str]) -> Residence:
     """Where `offer` would hold the data when deployed with these `placement.regions`, and if `placement.gdpr` lets it.
 
     Allowed is a data-centre host (`tier: secure`) in the EEA, or the user's own machine. An offer without a place is
-    allowed when all that `wanted` pins it to is in the EEA; an offer of a marketplace is one machine and has to name
-    its country.
+    allowed when all that `wanted` pins it to is in the EEA. On a marketplace that takes a price of the snapshot or the
+    user's: what was asked live is one machine, and has to name its country.
     """
-    return _residence(offer.platform, offer.region, offer.country, offer.tier, offer.evidence, tuple(wanted))
+    dated = bool(offer.rates) and all(rate.source != "live" for rate in offer.rates)
+    placed = (dated or offer.platform not in _MARKETPLACES) and offer.platform not in _ANYWHERE
+    return _residence(offer.platform, offer.region, offer.country, offer.tier, offer.evidence, tuple(wanted), placed)
 
 
 @lru_cache(_CACHED)
 def _residence(
-    platform: str, region: str, country: str, tier: str, evidence: str, wanted: tuple[str, ...]
+    platform: str, region: str, country: str, tier: str, evidence: str, wanted: tuple[str, ...], placed: bool
 ) -> Residence:
+    """`placed`: without a region or country, it stands where the create call says."""
     if tier == "own":
         return Residence(True, "your own machine", "you run it", "")
-    places = _where(platform, region, country, wanted)
+    places = _where(platform, region, country, wanted if placed else ())
     if not places:
-        where, why_not = _unplaced(platform, region, wanted)
+        where, why_not = _unplaced(platform, region, wanted, placed)
         return Residence(False, where, "", why_not)
     outside = [spot for spot in places if not spot.eea]
     why_not = ""
@@ -308,7 +313,7 @@ def _is_zone(platform: str, name: str) -> bool:
 
 def _satisfies(platform: str, region: str, country: str, word: str) -> bool:
     if not region and not country:
-        return bool(_meant(platform, word))
+        return platform not in _ANYWHERE and bool(_meant(platform, word))
     row = _find(platform, region)
     if row is None:
         return word.strip().casefold() in _words_of_country(country)
@@ -341,7 +346,7 @@ def _where(platform: str, region: str, country: str, wanted: tuple[str, ...]) ->
     """Every place an offer may end up in; none when it may be anywhere."""
     if row := _find(platform, region) or _find("vastai", country):
         return (_spot(platform, row, region),)
-    if region or country or platform in _MARKETPLACES:
+    if region or country:
         return ()
     rows = (_find(platform, name) for name in regions_on(platform, wanted))
     return tuple(_spot(platform, row, row.place.region) for row in rows if row)
@@ -366,12 +371,14 @@ def _listed(places: Sequence[_Spot], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def _unplaced(platform: str, region: str, wanted: tuple[str, ...]) -> tuple[str, str]:
+def _unplaced(platform: str, region: str, wanted: tuple[str, ...], placed: bool) -> tuple[str, str]:
     """Where an offer is whose place is not known, and why that is refused."""
     title = _TITLES.get(platform, platform)
     if region:
         return region, f"no source says in which country {title}'s {region} is"
-    if platform in _MARKETPLACES:
+    if platform in _ANYWHERE:
+        return f"anywhere on {title}", f"{title} pins nothing without a region; with one it has its own price"
+    if not placed:
         return "not known", f"{title} does not say in which country the host is"
     if wanted:
         return f"anywhere on {title}", f"{title} has no place that {KEY} names ({', '.join(wanted)})"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
 from typing import get_args
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serving.offers import Offer, Tier
+from serving.offers import Offer, Rate, Tier
 from serving.places import (
     Place,
     all_places,
@@ -21,6 +24,8 @@ from serving.places import (
     suggestions,
     unknown_regions,
 )
+from serving.prices import snapshot
+from serving.snapshot import snapshot_offers
 from serving.spec import PlacementSpec
 
 PLATFORMS = ("runpod", "vastai", "gcp", "modal", "lambda")
@@ -200,7 +205,7 @@ def test_preference_is_the_first_word_that_is_satisfied() -> None:
 
 def test_an_offer_of_a_whole_platform_satisfies_what_the_platform_has_a_place_for() -> None:
     assert preference("runpod", "", "", ["uk", "eu"]) == 1
-    assert preference("modal", "", "", ["eu"]) == 0
+    assert preference("gcp", "", "", ["eu"]) == 0
     assert preference("lambda", "", "", ["uk", "fr"]) is None
 
 
@@ -337,9 +342,37 @@ def test_gdpr_keeps_an_offer_without_a_place_only_when_all_it_is_pinned_to_is_in
     assert "(uk)" in residence(everywhere, ["uk"]).why_not
 
 
+def test_a_marketplace_price_is_pinned_by_the_search_and_a_machine_asked_live_names_its_country() -> None:
+    dated = Rate("GPU", "Hours", Decimal(1), "snapshot", "https://vast.ai", date(2026, 11, 1))
+    market = replace(offer("vastai"), rates=(dated,))
+    assert residence(market, ["de", "fr"]).where == "Germany, France"
+    assert residence(market, ["eu"]).allowed
+    assert not residence(market, ["eu", "us"]).allowed
+    assert not residence(market, []).allowed
+    assert not residence(replace(market, tier="community"), ["eu"]).allowed
+    assert not residence(replace(market, rates=(dated, replace(dated, source="live"))), ["eu"]).allowed
+
+
+def test_every_place_that_the_snapshot_prices_is_known_with_the_same_country() -> None:
+    placed = [found for found in snapshot_offers(snapshot()) if found.region]
+    assert {found.platform for found in placed} >= {"gcp", "modal"}
+    for found in placed:
+        known_as = place(found.platform, found.region)
+        assert known_as is not None, found.region
+        assert found.country in ("", known_as.country), found.region
+
+
+def test_the_snapshot_has_offers_that_gdpr_keeps_on_every_platform() -> None:
+    kept = {found.platform for found in snapshot_offers(snapshot()) if residence(found, ["eu"]).allowed}
+    assert kept >= {"runpod", "vastai", "gcp", "modal"}
+
+
 def test_modals_promise_holds_only_when_pinned_and_says_what_passes_through_virginia() -> None:
-    assert not residence(offer("modal"), []).allowed
-    pinned = residence(offer("modal"), ["eu"])
+    loose = residence(offer("modal"), ["eu"])
+    assert not loose.allowed and "without a region" in loose.why_not
+    assert preference("modal", "", "", ["eu"]) is None
+    assert preference("modal", "", "", []) == 0
+    pinned = residence(offer("modal", "eu"), ["eu"])
     assert pinned.allowed
     assert "Virginia" in pinned.evidence and "routing_region" in pinned.evidence
     assert "Virginia" in residence(offer("modal", "eu", evidence="contract"), []).evidence
