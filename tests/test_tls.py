@@ -123,6 +123,11 @@ def test_curl_checks_the_address_or_else_the_fixed_name(serve: Serve, tmp_path: 
     assert curl("--connect-to", f"{NAME}:443:127.0.0.1:{unknown}", f"https://{NAME}/") == "hello"
 
 
+def test_a_client_whose_clock_is_behind_connects(serve: Serve) -> None:
+    port = serve(tls.issue(AUTHORITY, NAME, ["127.0.0.1"], now=NOW + timedelta(minutes=50)))
+    assert get(port, tls.context(AUTHORITY.cert_pem)) == "hello"
+
+
 def test_a_certificate_never_outlives_its_ca() -> None:
     late = NOW + tls.AUTHORITY_LIFE - timedelta(days=100)
     issued = tls.issue(AUTHORITY, NAME, [], now=late)

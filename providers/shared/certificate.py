@@ -43,7 +43,6 @@ class Certificate(NativeResource[CertificateInputs, CertificateOutputs]):
     doc: ClassVar[str] = "A certificate authority of the deployment's own, and its server's certificate."
     inputs = CertificateInputs
     outputs = CertificateOutputs
-    replace_on: ClassVar[frozenset[str]] = frozenset({"name"})
 
     def check(self, inputs: Mapping[str, Any]) -> list[Failure]:
         from serving.tls import bad_hosts
@@ -59,7 +58,7 @@ class Certificate(NativeResource[CertificateInputs, CertificateOutputs]):
         return {field: inputs[field] for field in ("name", "hosts") if field in inputs}
 
     def create(self, context: Context, inputs: CertificateInputs) -> Created[CertificateOutputs]:
-        return Created(inputs.name, _issue(inputs, None, context.now()))
+        return Created("certificate", _issue(inputs, None, context.now()))
 
     def read(
         self, context: Context, id: str, inputs: CertificateInputs | None, outputs: CertificateOutputs | None
