@@ -24,7 +24,7 @@ STALE_DAYS = 60
 """A price older than this many days is shown with a warning."""
 
 Method = Literal["api", "doc", "transcribed"]
-"""How a price was obtained: from the platform's API, from its documentation, or from somebody else's dated copy."""
+"""How a price was obtained: from an answer of the platform's API, its documentation, or somebody's dated copy of it."""
 
 COLUMNS = (
     "platform",
@@ -160,7 +160,7 @@ def problems(text: str, today: date | None = None, name: str = "prices.csv") -> 
 
 def _rows(text: str, name: str) -> list[tuple[int, dict[str, str]]]:
     """Line number -> cells. A row with too few or too many cells keeps its faults for `_faults`."""
-    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", restval=None)
+    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), restkey="", restval=None)
     columns = tuple(reader.fieldnames or ())
     if columns != COLUMNS:
         missing = [c for c in COLUMNS if c not in columns] or "none"

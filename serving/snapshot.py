@@ -127,7 +127,7 @@ class _Shelf:
     def places(self, machine: Machine) -> Iterator[tuple[str, Tier, bool]]:
         """Region, tier and spot in which a machine is sold; one place where no price says."""
         found: dict[tuple[str, Tier, bool], None] = {}
-        for gpu in {machine.gpu, ""}:
+        for gpu in (machine.gpu, ""):
             for price in self._all.get((machine.platform, machine.priced_as, machine.parts[0], gpu), ()):
                 tier = price.tier or machine.tier or "secure"
                 if (
@@ -140,16 +140,19 @@ class _Shelf:
         yield from found or {(machine.region, machine.tier or "secure", machine.spot or False): None}
 
     def rate(self, machine: Machine, part: str, place: tuple[str, Tier, bool], gpu_count: int) -> Rate:
-        """The rate of one of a machine's meters: of the price that names most of it."""
+        """The rate of one of a machine's meters: a user's price wins, then the one that names most of the machine."""
         region, tier, spot = place
-        best, named = None, -1
-        for gpu in {machine.gpu, ""}:
-            for where in {region, ""}:
+        best: Price | None = None
+        rank: tuple[bool, int] = (False, -1)
+        for gpu in (machine.gpu, ""):
+            for where in dict.fromkeys((region, "")):
                 for price in self._here.get((machine.platform, machine.priced_as, part, gpu, where), ()):
-                    told = bool(price.sku) + bool(gpu) + bool(where) + bool(price.tier)
-                    fits = price.spot == spot or part not in _COMPUTE
-                    if fits and price.sku in ("", machine.sku) and price.tier in ("", tier) and told > named:
-                        best, named = price, told
+                    same = price.spot == spot
+                    named = bool(price.sku) + bool(gpu) + bool(where) + bool(price.tier) + same
+                    told = (price.source == "user", named)
+                    fits = same or part not in _COMPUTE
+                    if fits and price.sku in ("", machine.sku) and price.tier in ("", tier) and told > rank:
+                        best, rank = price, told
         if best is None:
             return _unknown(machine, part)
         quantity = _quantity(machine, part, gpu_count)

@@ -153,6 +153,12 @@ def test_a_date_after_today_is_not_the_parsers_business() -> None:
     assert problems(sheet({"as_of": "2999-01-01"})) == []
 
 
+def test_a_file_saved_by_a_spreadsheet_parses() -> None:
+    text = "\ufeff" + sheet({"note": '"one, two"'}).replace("\n", "\r\n")
+    (price,) = parse_prices(text, "user", "mine.csv")
+    assert price.note == "one, two"
+
+
 def test_the_users_price_wins_and_keeps_its_place() -> None:
     mine = parse_prices(sheet({"value": "0.3", "url": "contract of 2026-11"}), "user", "mine.csv")
     merged = merge(snapshot(), mine)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import fields, replace
 from decimal import Decimal
 
@@ -221,6 +224,34 @@ def test_a_users_price_makes_an_unpriced_gpu_known() -> None:
     mine = parse_prices(sheet({"gpu": "A30", "value": "0.2"}), "user", "mine.csv")
     made = snapshot_offers(with_user_prices(snapshot(), mine), "runpod")
     assert [priced(o) for o in made if o.sku == "NVIDIA A30"] == [True]
+
+
+def test_a_users_price_for_every_tier_and_place_wins_over_narrower_snapshot_prices() -> None:
+    gcp = {"platform": "gcp", "kind": "vm", "tier": "", "value": "0.125"}
+    mine = parse_prices(
+        sheet({"gpu": "RTX 4090", "tier": "", "value": "0.125"}, {**gcp, "gpu": "T4"}), "user", "mine.csv"
+    )
+    made = snapshot_offers(with_user_prices(snapshot(), mine))
+    pods = [o for o in made if o.platform == "runpod" and o.kind == "pod" and o.gpu == "RTX 4090"]
+    vms = [o for o in made if o.platform == "gcp" and o.gpu == "T4" and not o.spot and o.region]
+    assert {o.tier for o in pods} == {"secure", "community"}
+    assert {o.rates[0].unit_price for o in (*pods, *vms)} == {Decimal("0.125")}
+
+
+def test_the_offers_come_in_the_same_order_in_every_process() -> None:
+    show = "from serving.prices import snapshot\nfrom serving.snapshot import snapshot_offers\n"
+    show += "print([(o.sku, o.region, o.tier, o.spot, o.rates) for o in snapshot_offers(snapshot())])"
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", show],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(runs) == 1
 
 
 def test_a_users_price_for_one_region_wins_over_the_one_for_everywhere() -> None:
