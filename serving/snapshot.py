@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from importlib.resources import files
 from typing import cast
 
+from serving.cost import BASED_ON_USE
 from serving.gpus import all_gpus
 from serving.offers import Bills, Kind, Offer, Rate, Tier
 from serving.prices import Price
+from serving.spec import HOURS_PER_MONTH
 
 COUNTRIES = {
     "europe-central2": ("PL", "Poland"),
@@ -36,7 +38,7 @@ _EVIDENCE = {
     ("vastai", "secure"): "Vast.ai verified datacenter",
     ("modal", "secure"): "Modal",
 }
-_MONTH_HOURS = {"vastai": 720}
+_MONTH_HOURS = {"vastai": 720}  # docs.vast.ai/documentation/instances/pricing
 _COMPUTE = frozenset({"GPU", "machine", "vCPU", "CPU core", "memory"})
 """Meters that spot makes cheaper; disks, addresses and traffic cost the same."""
 
@@ -96,20 +98,7 @@ def snapshot_offers(prices: Iterable[Price], platform: str = "", gpu_count: int 
 
 def rate_of(price: Price, quantity: Decimal | None = None) -> Rate:
     """A price as an offer's rate: `quantity` units a server, or what the spec says."""
-    return Rate(
-        meter=price.meter,
-        unit=price.unit,
-        unit_price=price.value,
-        source=price.source,
-        url=price.url,
-        as_of=price.as_of,
-        assumption=price.note,
-        bills=price.bills,
-        quantity=quantity,
-        lowest=price.low,
-        highest=price.high,
-        month_hours=_MONTH_HOURS.get(price.platform, 730),
-    )
+    return _rate(price, quantity)
 
 
 class _Shelf:
@@ -145,7 +134,7 @@ class _Shelf:
         best: Price | None = None
         rank: tuple[bool, int] = (False, -1)
         for gpu in (machine.gpu, ""):
-            for where in dict.fromkeys((region, "")):
+            for where in (region, "") if region else ("",):
                 for price in self._here.get((machine.platform, machine.priced_as, part, gpu, where), ()):
                     same = price.spot == spot
                     named = bool(price.sku) + bool(gpu) + bool(where) + bool(price.tier) + same
@@ -160,7 +149,8 @@ class _Shelf:
         key = (id(best), quantity, sustained, machine.kind, machine.factor, machine.note)
         made = self._rates.get(key)
         if made is None:
-            made = self._rates[key] = _rate(best, machine, quantity, sustained)
+            sleeps = machine.kind in BASED_ON_USE
+            made = self._rates[key] = _rate(best, quantity, machine.factor, machine.note, sleeps, sustained)
         return made
 
 
@@ -183,23 +173,34 @@ def _offers(machine: Machine, gpu_count: int, shelf: _Shelf) -> Iterator[Offer]:
         )
 
 
-def _rate(price: Price, machine: Machine, quantity: Decimal | None, sustained_use: bool) -> Rate:
-    sleeps = machine.kind in ("serverless", "app") and price.bills == "running"
-    factor = machine.factor
-    return replace(
-        rate_of(price, quantity),
+def _rate(
+    price: Price,
+    quantity: Decimal | None,
+    factor: Decimal = Decimal(1),
+    note: str = "",
+    sleeps: bool = False,
+    sustained_use: bool = False,
+) -> Rate:
+    return Rate(
+        meter=price.meter,
+        unit=price.unit,
         unit_price=price.value * factor,
+        source=price.source,
+        url=price.url,
+        as_of=price.as_of,
+        assumption=f"{price.note}; {note}" if price.note and note else price.note or note,
+        bills="awake" if sleeps and price.bills == "running" else price.bills,
+        quantity=quantity,
         lowest=None if price.low is None else price.low * factor,
         highest=None if price.high is None else price.high * factor,
-        bills="awake" if sleeps else price.bills,
-        assumption="; ".join(note for note in (price.note, machine.note) if note),
         sustained_use=sustained_use,
+        month_hours=_MONTH_HOURS.get(price.platform, HOURS_PER_MONTH),
     )
 
 
 def _unknown(machine: Machine, part: str) -> Rate:
     """A meter that no price is known of."""
-    bills: Bills = "awake" if machine.kind in ("serverless", "app") else "running"
+    bills: Bills = "awake" if machine.kind in BASED_ON_USE else "running"
     return Rate(part, "Hours", None, "snapshot", "", None, "no published price was found", bills)
 
 
