@@ -27,7 +27,6 @@ NO_PRICE_FOUND = {
     "A30": {"runpod", "vastai"},
     "A100X": {"vastai"},
     "GH200": {"vastai"},
-    "V100 16GB": {"gcp"},
     "V100 32GB": {"runpod"},
     "P100 16GB": {"gcp"},
     "P4": {"vastai"},
@@ -40,7 +39,6 @@ NO_PRICE_FOUND = {
     "RTX 3050": {"vastai"},
     "RTX 3080 12GB": {"vastai"},
     "RTX 4090D": {"vastai"},
-    "RTX 5060 Ti": {"vastai"},
 }
 
 
