@@ -39,6 +39,8 @@ LONG = 10_000.0
         (Seen("exited", stopped=True, is_bid=True), "rebid", False),
         (Seen("stopped", is_bid=True, credit=False), "surface", False),
         (Seen("stopped"), "surface", False),
+        (Seen("stopped", credit=False), "surface", False),
+        (Seen("stopped", credit=True), "replace", False),
         (Seen("stopped", end_in_s=-1), "replace", False),
         (Seen("offline"), "wait", False),
         (Seen("offline", age_s=GRACE_S), "replace", True),

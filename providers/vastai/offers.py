@@ -13,7 +13,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from serving.cost import Assumptions, Estimator
 from serving.gpus import UnknownGpu, gpu_on
@@ -59,7 +59,8 @@ class VastOffer(BaseModel):
     inet_down_cost: Number | None = None
     inet_up_cost: Number | None = None
     min_bid: Number | None = None
-    reliability2: Number | None = None
+    reliability2: Number | None = Field(default=None, validation_alias=AliasChoices("reliability2", "reliability"))
+    public_ipaddr: str | None = None
     verification: str | None = None
     hosting_type: int | None = None
     geolocation: str | None = None

@@ -1,6 +1,6 @@
 """What to do about an instance, from what the platform says of it: one table, as a pure function.
 
-States: https://docs.vast.ai/documentation/instances/managing-instances and the CLI's own list. `actual_status` null is
+States: https://docs.vast.ai/documentation/instances/manage-instances and the CLI's own list. `actual_status` null is
 provisioning; `exited` is a container that ended; `unknown` and `offline` are a host that is not heard from. All of
 `cur_state`, `intended_status` and `next_state` being `stopped` means outbid, out of credit, expired or stopped by hand.
 """
@@ -95,10 +95,10 @@ def _stopped(seen: Seen) -> Verdict:
         return Verdict("surface", "the account has no credit left, so the platform stopped it; its disk still bills")
     if seen.is_bid:
         return Verdict("rebid", "it was outbid; its disk still bills")
-    return Verdict(
-        "surface",
-        "it is stopped: by hand, for lack of credit, or because its rental ended; its disk still bills",
-    )
+    if seen.credit:
+        # Started again, it may wait for its GPUs for ever (docs.vast.ai, troubleshooting).
+        return Verdict("replace", "it was stopped and has given its GPUs up; its disk still bills")
+    return Verdict("surface", "it is stopped, by hand or for lack of credit; its disk still bills")
 
 
 def _starting(seen: Seen) -> Verdict:

@@ -1,0 +1,222 @@
+"""The spec on Vast.ai: an instance of the marketplace with TLS of the deployment's own. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from statistics import median
+
+from providers.base import KEY, Ask, Declaration, Declared, Reason, Ref
+from providers.vastai.offers import as_offer
+from providers.vastai.options import (
+    VastaiOptions,
+    ceiling,
+    countries,
+    cuda,
+    traffic_for,
+    usable_gpus,
+    wanted_for,
+)
+from providers.vastai.pricing import VastMarket, evidence
+from providers.vastai.search import Wanted, best_per_machine, hourly_usd, misfits, ranked
+from serving.capabilities import BF16_SINCE
+from serving.cost import stopped_cost
+from serving.gpus import Gpu
+from serving.offers import Offer
+from serving.report import dollars
+from serving.start import fitting, start_script
+
+PORT = 8000
+SCRIPT_LIMIT = 3600
+"""Characters of the start script; the rest of Vast.ai's 4096 is for joining what is longer than one variable."""
+BEST = 5
+"""Offers whose prices make the range."""
+
+
+class VastaiAdapter:
+    """The marketplace."""
+
+    options = VastaiOptions
+
+    def unsupported(self, ask: Ask) -> list[Reason]:
+        spec, options, market = ask.spec, _options(ask), _market(ask)
+        reasons: list[Reason] = []
+        if spec.scaling.min != 1:
+            text = f"an instance can't sleep or multiply: {spec.scaling.min} servers were asked for, and 1 works"
+            reasons.append(Reason("scaling.min", text))
+        if options.bid_usd is not None and not spec.hardware.spot:
+            reasons.append(Reason("vastai.bid_usd", "a bid needs `hardware.spot: true`; on demand the price is fixed"))
+        if (spec.placement.regions or spec.placement.gdpr) and not countries(spec):
+            reasons.append(Reason("placement.regions", "Vast.ai knows countries: `eu`, `us` or a code such as `de`"))
+        if market.model is None:
+            return reasons
+        gpus, refusals = usable_gpus(spec, market.model)
+        reasons += [Reason(found.key, f"{found.wrong}. {found.works}".strip()) for found in refusals]
+        if gpus and not reasons and market.asks and not self.offers(ask):
+            reasons.append(_none_fits(ask, gpus))
+        return reasons
+
+    def offers(self, ask: Ask) -> list[Offer]:
+        market, spec = _market(ask), ask.spec
+        gpus = _gpus(ask)
+        if not market.asks:
+            names = {gpu.name for gpu in gpus}
+            terms = ("instance", spec.hardware.gpu_count, spec.hardware.spot)
+            dated = [o for o in market.offers if o.gpu in names and (o.kind, o.gpu_count, o.spot) == terms]
+            return sorted(dated, key=lambda offer: offer.rates[0].unit_price or Decimal("Infinity"))
+        wanted = wanted_for(spec, _options(ask), gpus)
+        fitting_ = best_per_machine(ranked(wanted, market.asks, traffic_for(spec, market.model)))
+        day = market.at.date() if market.at else None
+        assert day is not None
+        priced = [
+            as_offer(found, interruptible=wanted.interruptible, source="live", as_of=day, evidence=evidence(found))
+            for found in fitting_
+        ]
+        prices = [offer.rates[0].unit_price or Decimal(0) for offer in priced[:BEST]]
+        return [_ranged(offer, min(prices), max(prices)) for offer in priced]
+
+    def resources(self, ask: Ask, offer: Offer) -> Declared:
+        options, spec = _options(ask), ask.spec
+        gpus = _gpus(ask)
+        wanted = wanted_for(spec, options, gpus)
+        tls = {} if options.plain_http else _tls(spec.model.served_name)
+        certificate = () if options.plain_http else (_certificate(spec.model.served_name),)
+        traffic = traffic_for(spec, _market(ask).model)
+        half = any(gpu.compute_capability < BF16_SINCE for gpu in gpus)
+        script = start_script(spec, half=half, port=PORT, tls=not options.plain_http)
+        instance = Declaration(
+            "server",
+            "vllm-anywhere:vastai:Instance",
+            {
+                "gpus": list(wanted.gpus),
+                "gpuCount": wanted.gpu_count,
+                "minMemoryGib": wanted.min_memory_gib,
+                "minCapability": "{}.{}".format(*wanted.min_capability),
+                "cuda": "{}.{}".format(*cuda(spec)),
+                "countries": list(wanted.countries),
+                "tier": wanted.tier,
+                "verified": wanted.verified,
+                "staticIp": wanted.static_ip,
+                "minReliability": str(wanted.min_reliability),
+                "minDownloadMbps": wanted.min_download_mbps,
+                "minDurationH": wanted.min_duration_h,
+                "diskGb": wanted.disk_gb,
+                "maxHourlyUsd": str(ceiling(spec, options)),
+                "downloadGb": str(traffic.download_gb),
+                "uploadGb": str(traffic.upload_gb),
+                "excludedMachines": sorted(wanted.excluded),
+                "interruptible": wanted.interruptible,
+                **({"bidUsd": str(options.bid_usd)} if options.bid_usd is not None else {}),
+                "fallback": options.fallback,
+                "image": spec.engine.image or f"vllm/vllm-openai:v{spec.engine.version}",
+                "script": fitting(script, SCRIPT_LIMIT),
+                "port": PORT,
+                "apiKey": KEY,
+                **tls,
+                "attempts": options.attempts,
+                "wasteUsd": str(options.waste_usd),
+                "timeoutS": spec.ready.timeout_s,
+            },
+        )
+        return Declared(
+            resources=(*certificate, instance),
+            server="server",
+            endpoint=Ref("server", "endpoint"),
+            run=Ref("server", "run"),
+            model=spec.model.served_name,
+            hardware=f"{offer.gpu_count}x {offer.gpu}",
+            notes=(*_market(ask).notes, *_notes(ask, offer, wanted, half)),
+        )
+
+
+def _none_fits(ask: Ask, gpus: list[Gpu]) -> Reason:
+    """Why no offer of a market fits: the price if that is all, else what most of them lack."""
+    market, spec = _market(ask), ask.spec
+    wanted = wanted_for(spec, _options(ask), gpus)
+    unpriced = replace(wanted, max_hourly_usd=None)
+    affordable = ranked(unpriced, market.asks, traffic_for(spec, market.model))
+    if affordable:
+        least = min(hourly_usd(wanted, offer) or Decimal(0) for offer in affordable)
+        text = (
+            f"the cheapest of {len(affordable)} offers that fit costs {dollars(least)} an hour with its disk, and the "
+            f"ceiling is {dollars(wanted.max_hourly_usd)} (the lowest of this and `budget`)"
+        )
+        return Reason("vastai.max_hourly_usd", text)
+    counts: dict[str, int] = {}
+    for offer in market.asks:
+        for text in misfits(unpriced, offer):
+            counts[text] = counts.get(text, 0) + 1
+    most = sorted(counts, key=lambda text: (-counts[text], text))[:3]
+    return Reason(
+        "hardware.gpus",
+        f"none of {len(market.asks)} offers fits: {'; '.join(f'{text} ({counts[text]})' for text in most)}. "
+        "Wider `placement.regions`, `placement.tier` or `vastai` settings may do",
+    )
+
+
+def _notes(ask: Ask, offer: Offer, wanted: Wanted, half: bool) -> list[str]:
+    options, market, spec = _options(ask), _market(ask), ask.spec
+    notes = [_price_note(ask, wanted)] if market.asks else []
+    idle = stopped_cost(spec, offer)
+    if idle:
+        notes.append(f"Stopped it still costs {dollars(idle)} a month for its disk; `pulumi destroy` ends that.")
+    if spec.hardware.spot:
+        after = "then on demand is rented" if options.fallback else "then `up` bids again or looks elsewhere"
+        notes.append(f"Interruptible: a higher bid or an on-demand renter stops it; {after}.")
+    if options.plain_http:
+        notes.append(
+            "vastai.plain_http: no TLS. The key, prompts and answers can be read and changed by everybody on the way."
+        )
+    else:
+        notes.append("TLS by a CA of this deployment's own: clients need its certificate (the output `ca_pem`).")
+    notes.append("The host can read its guests' memory and environment, the key and all prompts among it.")
+    if half:
+        notes.append("A GPU without bfloat16 is among those that will do, so the model runs in half precision.")
+    if spec.scaling.max > 1:
+        notes.append(f"One server runs; scaling.max ({spec.scaling.max}) has no effect on instances.")
+    return notes
+
+
+def _price_note(ask: Ask, wanted: Wanted) -> str:
+    market = _market(ask)
+    fits = best_per_machine(ranked(wanted, market.asks, traffic_for(ask.spec, market.model)))
+    prices = [price for offer in fits[:BEST] if (price := hourly_usd(wanted, offer)) is not None]
+    at = f"{market.at:%H:%M} UTC" if market.at else "the last search"
+    return (
+        f"Best of {len(fits)} machines at {at}; `up` searches anew and pays at most "
+        f"{dollars(wanted.max_hourly_usd)} an hour. The best {len(prices)} cost {dollars(min(prices))} to "
+        f"{dollars(max(prices))} with disk, median {dollars(median(prices))}."
+    )
+
+
+def _ranged(offer: Offer, low: Decimal, high: Decimal) -> Offer:
+    gpu, *others = offer.rates
+    return replace(offer, rates=(replace(gpu, lowest=low, highest=high), *others))
+
+
+def _certificate(name: str) -> Declaration:
+    from serving.tls import server_name
+
+    return Declaration("tls", "vllm-anywhere:index:Certificate", {"name": server_name(name)})
+
+
+def _tls(name: str) -> dict[str, object]:
+    from serving.tls import server_name
+
+    return {"caPem": Ref("tls", "caPem"), "caKeyPem": Ref("tls", "caKeyPem"), "serverName": server_name(name)}
+
+
+def _gpus(ask: Ask) -> list[Gpu]:
+    model = _market(ask).model
+    return usable_gpus(ask.spec, model)[0] if model else []
+
+
+def _options(ask: Ask) -> VastaiOptions:
+    return ask.options
+
+
+def _market(ask: Ask) -> VastMarket:
+    return ask.market
+
+
+ADAPTER = VastaiAdapter()

@@ -1,0 +1,145 @@
+"""What only Vast.ai has: the section `vllm-anywhere:vastai`, and how a spec becomes the constraints of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import ROUND_CEILING, ROUND_DOWN, Decimal
+from typing import Literal
+
+from pydantic import Field
+
+from providers.vastai.offers import Traffic
+from providers.vastai.search import Wanted
+from serving.capabilities import image_cuda
+from serving.cost import Assumptions, Estimator
+from serving.gpus import Gpu, all_gpus, find_gpus, gpu
+from serving.models import Model
+from serving.offers import Offer, Rate
+from serving.places import in_eea, regions_on
+from serving.preflight import Finding, Host, image_version, preflight
+from serving.rank import assumptions_for
+from serving.spec import HOURS_PER_MONTH, DeploymentSpec, Part, Usd
+
+PLATFORM = "vastai"
+DEFAULT_CAPABILITY = (8, 0)
+"""Unless a GPU is named, none without bfloat16 is taken."""
+
+
+class VastaiOptions(Part):
+    """Constraints and caps of the marketplace."""
+
+    mode: Literal["instance", "serverless"] = Field(
+        default="instance", description="`serverless` scales to zero behind Vast.ai's own proxy; experimental."
+    )
+    max_hourly_usd: Usd = Field(
+        default=Decimal("1.0"),
+        description="Ceiling for GPU and disk together, in US dollars an hour. Nothing above it is ever rented.",
+    )
+    min_reliability: Usd = Field(
+        default=Decimal("0.95"), le=Decimal(1), description="Share of time that the host was up, 0 to 1."
+    )
+    min_download_mbps: int = Field(
+        default=300, ge=1, le=100_000, description="Mbit/s; the image (10 GB) and the weights come through it."
+    )
+    min_duration_h: int = Field(
+        default=24 * 7, ge=1, le=24 * 366, description="Hours until the host's own end date, when the rental stops."
+    )
+    verified: bool = Field(default=True, description="Only hosts that Vast.ai has verified.")
+    static_ip: bool = Field(default=False, description="Only hosts whose address does not change.")
+    excluded_machines: tuple[int, ...] = Field(default=(), description="Machine ids that are never rented.")
+    bid_usd: Usd | None = Field(
+        default=None,
+        description="With `hardware.spot`: the bid in US dollars an hour for the GPUs. Absent: 1.25 times the lowest "
+        "that wins.",
+    )
+    fallback: bool = Field(default=False, description="With `hardware.spot`: rent on demand when no bid wins.")
+    plain_http: bool = Field(
+        default=False,
+        description="Serve without TLS. The key, all prompts and all answers can then be read and changed by "
+        "everybody on the way.",
+    )
+    attempts: int = Field(default=5, ge=1, le=20, description="Machines that are tried before `up` gives up.")
+    waste_usd: Usd = Field(
+        default=Decimal(2), description="US dollars that machines which fail may have cost before `up` gives up."
+    )
+
+
+def usable_gpus(spec: DeploymentSpec, model: Model) -> tuple[list[Gpu], list[Finding]]:
+    """The GPUs that Vast.ai rents, the spec accepts and the model fits on, in the spec's order; else why not."""
+    named = [found for text in spec.hardware.gpus for found in find_gpus(text)]
+    every = [found for found in all_gpus() if found.compute_capability >= DEFAULT_CAPABILITY]
+    candidates = named or [found for found in every if PLATFORM in found.platform_names]
+    verdicts = {found.name: preflight(spec, model, found, Host(PLATFORM)) for found in candidates}
+    usable = [gpu(name) for name, verdict in verdicts.items() if verdict.ok]
+    if usable:
+        return usable, []
+    # Unless GPUs are named, the roomiest one shows what is wrong with the spec rather than with the GPU.
+    shown = named or sorted(candidates, key=lambda found: found.memory_gib)[-1:]
+    refusals = [finding for found in shown for finding in verdicts[found.name].refusals]
+    return [], list(dict.fromkeys(refusals))
+
+
+def countries(spec: DeploymentSpec) -> tuple[str, ...]:
+    """ISO 3166 alpha-2 codes that `placement` allows; empty for anywhere, or when no country has those names."""
+    wanted = spec.placement.regions or (("eea",) if spec.placement.gdpr else ())
+    found = regions_on(PLATFORM, wanted)
+    return tuple(code for code in found if in_eea(code)) if spec.placement.gdpr else found
+
+
+def ceiling(spec: DeploymentSpec, options: VastaiOptions) -> Decimal:
+    """The lowest of the caps, in US dollars an hour."""
+    monthly, hourly = spec.budget.monthly_usd, spec.budget.hourly_usd
+    caps = [options.max_hourly_usd, *([hourly] if hourly is not None else [])]
+    if monthly is not None:
+        caps.append((monthly / HOURS_PER_MONTH).quantize(Decimal("0.000001"), ROUND_DOWN))
+    return min(caps)
+
+
+def wanted_for(spec: DeploymentSpec, options: VastaiOptions, gpus: Sequence[Gpu]) -> Wanted:
+    """The search for a spec."""
+    return Wanted(
+        gpus=tuple(found.name for found in gpus),
+        gpu_count=spec.hardware.gpu_count,
+        min_memory_gib=min((found.memory_gib for found in gpus), default=0.0),
+        min_capability=min((found.compute_capability for found in gpus), default=DEFAULT_CAPABILITY),
+        cuda=cuda(spec),
+        countries=countries(spec),
+        tier="secure" if spec.placement.gdpr else spec.placement.tier,
+        verified=options.verified,
+        static_ip=options.static_ip,
+        min_reliability=options.min_reliability,
+        min_download_mbps=options.min_download_mbps,
+        min_duration_h=options.min_duration_h,
+        disk_gb=spec.hardware.disk_gb,
+        interruptible=spec.hardware.spot,
+        max_hourly_usd=ceiling(spec, options),
+        excluded=frozenset(options.excluded_machines),
+    )
+
+
+def cuda(spec: DeploymentSpec) -> tuple[int, int]:
+    """The CUDA release inside the image."""
+    return image_cuda(image_version(spec), spec.engine.image or "")
+
+
+def traffic_for(spec: DeploymentSpec, model: Model | None) -> Traffic:
+    """GB in and out in a month, each rounded up to a whole one."""
+    assumed = assumptions_for(model) if model else Assumptions()
+    moved = Offer(
+        platform=PLATFORM,
+        kind="instance",
+        sku="",
+        gpu="",
+        gpu_count=1,
+        region="",
+        country="",
+        tier="secure",
+        spot=False,
+        rates=(
+            Rate("download", "GB", Decimal(0), "live", "", None, bills="download"),
+            Rate("upload", "GB", Decimal(0), "live", "", None, bills="upload"),
+        ),
+    )
+    spans = [line.quantity for line in Estimator(spec, assumed).estimate(moved).lines]
+    down, up = ((span.expected if span else Decimal(0)).to_integral_value(ROUND_CEILING) for span in spans)
+    return Traffic(down, up)
