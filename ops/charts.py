@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.sax.saxutils import escape
 
+_FAR_BELOW = -1e6
+"""Where a logarithmic axis has what is not above 0, as a share of its length."""
+
 Points = tuple[tuple[float, float], ...]
 
 SYMBOLS = "*o+#x%@="
@@ -71,9 +74,7 @@ class Axes:
         low, high = within
         if self.scale == "linear":
             return (value - low) / (high - low)
-        if value <= 0:
-            return -math.inf
-        return math.log(value / low) / math.log(high / low)
+        return math.log(value / low) / math.log(high / low) if value > 0 else _FAR_BELOW
 
 
 def line_chart(series: Sequence[Series], axes: Axes, width: int = 80, height: int = 20) -> str:
@@ -131,9 +132,7 @@ def line_chart_svg(series: Sequence[Series], axes: Axes, title: str, description
     entries = len(series) + bool(axes.marks)
     for index, line in enumerate(series):
         style = f'class="line c{index % len(COLOURS)}" stroke-dasharray="{DASHES[index % len(DASHES)] or "none"}"'
-        # Far outside, a renderer's numbers may overflow; what is cut off needs no exact place.
-        near = [(x, min(max(y, axes.y[0] / 10), axes.y[1] * 10)) for x, y in line.points]
-        path = " ".join("{},{}".format(*at(x, y)) for x, y in near if axes.x[0] <= x <= axes.x[1])
+        path = " ".join("{},{}".format(*at(x, y)) for x, y in line.points)
         parts.append(f'<g clip-path="url(#plot)"><polyline {style} points="{path}"/></g>')
         x, y = left + (index % 2) * 330, legend + index // 2 * 20
         parts.append(f'<path {style} d="M{x} {y - 4}h36"/><text x="{x + 44}" y="{y}">{escape(line.name)}</text>')
@@ -208,9 +207,7 @@ def _height_at(line: Series, axes: Axes, across: float) -> float | None:
     places = [(axes.across(x), axes.up(y)) for x, y in line.points]
     for (x0, y0), (x1, y1) in itertools.pairwise(places):
         if x0 <= across <= x1:
-            if x1 == x0 or math.isinf(y0) or math.isinf(y1):
-                return y1
-            return y0 + (y1 - y0) * (across - x0) / (x1 - x0)
+            return y0 + (y1 - y0) * (across - x0) / (x1 - x0) if x1 > x0 else y1
     return None
 
 

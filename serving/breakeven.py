@@ -24,6 +24,9 @@ MONTH_S = HOURS_PER_MONTH * 3600
 OBSERVED_TOKENS_PER_S = Decimal("337.46")
 """Answer tokens a second of one server: 11,619 in 50 requests, 10 at a time (Qwen3-4B on Modal's A10, 2026-01-16)."""
 
+OBSERVED_ON = "A10"
+"""The GPU of that measurement."""
+
 Style = Literal["always on", "scale to zero"]
 _STYLES: tuple[Style, ...] = ("always on", "scale to zero")
 
@@ -158,7 +161,9 @@ def breakeven(
     server of one's own, in place of any offer. APIs that don't take prompts of that length are left out.
     """
     usage = spec.usage
-    assumed = replace(terms.assumed, concurrency=max(1, int(terms.tokens_per_s / terms.assumed.tokens_per_s)))
+    together = max(1, int(terms.tokens_per_s / terms.assumed.tokens_per_s))
+    # A break-even has no range of traffic: traffic is what it is about.
+    assumed = replace(terms.assumed, concurrency=together, traffic=(Decimal(1), Decimal(1)))
     terms = replace(terms, assumed=assumed)
     hosts = (_owned(own, terms),) if own is not None else _rented(spec, offers, terms)
     against = tuple(_against(spec, terms, api, hosts) for api in apis if api.takes(usage.input_tokens))
@@ -220,7 +225,8 @@ def first_crossing(
         while least < paying < requests:
             requests = paying
             paying = break_even_requests(host(requests, count), per_request(requests)) or 0
-        reached = max(paying, least)
+        # Where several workers sleep, the cost is counted from a replay, which is not smooth.
+        reached = max(min(paying, requests), least)
         return Crossing(reached, count, per_request(reached) * reached)
     return None
 
