@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Literal
@@ -60,16 +60,6 @@ class Rate:
     discount: Decimal = Decimal(0)
     sustained_use: bool = False
     month_hours: int = 730
-
-    def times(self, factor: Decimal, why: str) -> Rate:
-        """The rate where a platform multiplies its prices, as Modal does for a pinned region."""
-        return replace(
-            self,
-            unit_price=None if self.unit_price is None else self.unit_price * factor,
-            lowest=None if self.lowest is None else self.lowest * factor,
-            highest=None if self.highest is None else self.highest * factor,
-            assumption="; ".join(text for text in (self.assumption, why) if text),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,15 +100,14 @@ def load_of(
 
 def awake(load: Load) -> Awake:
     """The workers that are up on average."""
-    always, most = load.min_workers, load.max_workers
-    if load.rate <= 0 or always >= most:
-        saturated = load.rate * load.service_s >= most * load.concurrency
-        return Awake(always=float(always), saturated=saturated)
+    always, most = float(load.min_workers), load.max_workers
+    if load.rate <= 0:
+        return Awake(always=always)
     if load.rate * load.service_s >= most * load.concurrency:
-        return Awake(float(most - always), always=float(always), saturated=True)
-    if most > 1 and _needs_another(load):
+        return Awake(most - always, always=always, saturated=True)
+    if most > max(1, load.min_workers) and _needs_another(load):
         return _replayed(load)
-    return Awake(always=float(always)) if always else _only_worker(load)
+    return Awake(always=always) if always else _only_worker(load)
 
 
 def awake_by_hour(load: Load, weights: Sequence[float]) -> Awake:
@@ -152,7 +151,9 @@ def _share_up(rate: float, service_s: float, idle_s: float, boot_s: float) -> fl
 def _only_worker(load: Load) -> Awake:
     rate, slots = load.rate, load.concurrency
     empty = _empty_share(rate * load.service_s, slots)
-    window = math.exp(min(rate * load.idle_s, 700.0))
+    if rate * (load.service_s + load.idle_s) > 600:  # beyond what a float's exponent holds, it is never off
+        return Awake(1 - empty, empty)
+    window = math.exp(rate * load.idle_s)
     load_per_slot = rate * load.service_s / slots
     waiting = max(0.0, rate * load.boot_s + 1 - slots)
     work_off = waiting * load.service_s / slots / (1 - load_per_slot)
