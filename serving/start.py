@@ -14,8 +14,9 @@ from serving.vllm import serve_args
 
 API_KEY = "VLLM_API_KEY"
 """Environment variable of the key. vLLM takes its value as one key: it knows no list here."""
-PREVIOUS_KEY = "VLLM_ANYWHERE_PREVIOUS_KEY"
-"""Environment variable of a key that counts too, for a change of keys without an outage."""
+PREVIOUS_KEY = "ANYWHERE_PREVIOUS_KEY"
+"""Environment variable of a key that counts too, for a change of keys without an outage.
+vLLM warns of names that begin as its own do; the two below are gone before it starts."""
 TLS_KEY = "VLLM_ANYWHERE_TLS_KEY"
 TLS_CERT = "VLLM_ANYWHERE_TLS_CERT"
 HF_TOKEN = "HF_TOKEN"
@@ -66,8 +67,7 @@ def start_script(spec: DeploymentSpec, *, half: bool, port: int, tls: bool) -> s
     Raises:
         SpecError: an extra argument would open another door than the guarded one.
     """
-    if problems := refused_args(spec):
-        raise SpecError(problems)
+    _refuse(spec)
     guard = files("serving").joinpath("data/guard.py").read_text(encoding="utf-8")
     # Ours come last: of a repeated argument vLLM takes the last, and the middleware that comes last is the outermost.
     ours = f"--host 0.0.0.0 --port {port} --middleware vllm_anywhere_guard.Guard"
@@ -133,7 +133,11 @@ def worker_env(spec: DeploymentSpec, *, half: bool) -> dict[str, str]:
     """The environment by which RunPod's queue worker configures the vLLM that it starts on its own loopback.
 
     Names: https://github.com/runpod-workers/worker-vllm/blob/main/docs/configuration.md
+
+    Raises:
+        SpecError: an extra argument would move the worker's server.
     """
+    _refuse(spec)
     engine = spec.engine.model_copy(update={"extra_args": ()})
     model, *flags = serve_args(spec.model_copy(update={"engine": engine}), half=half)
     rest = iter(flags)
@@ -141,3 +145,8 @@ def worker_env(spec: DeploymentSpec, *, half: bool) -> dict[str, str]:
     extra = {"VLLM_EXTRA_ARGS": shlex.join(spec.engine.extra_args)} if spec.engine.extra_args else {}
     names = {flag: _WORKER_NAMES.get(flag, flag.removeprefix("--").replace("-", "_").upper()) for flag in given}
     return {"MODEL_NAME": model, **{names[flag]: value for flag, value in given.items()}, **extra}
+
+
+def _refuse(spec: DeploymentSpec) -> None:
+    if problems := refused_args(spec):
+        raise SpecError(problems)

@@ -107,7 +107,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[tuple[Inner, int]]:
     inner = Inner()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_API_KEY", KEY)
-        patch.setenv("VLLM_ANYWHERE_PREVIOUS_KEY", PREVIOUS)
+        patch.setenv("ANYWHERE_PREVIOUS_KEY", PREVIOUS)
         guarded = guard_module().Guard(inner)
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(guarded, lifespan="off", log_level="critical", http=request.param)
@@ -216,7 +216,7 @@ def test_the_list_of_routes_has_all_that_the_guard_lets_through() -> None:
 
 def call(monkeypatch: pytest.MonkeyPatch, scope: dict[str, Any]) -> tuple[Inner, list[dict[str, Any]]]:
     monkeypatch.setenv("VLLM_API_KEY", KEY)
-    monkeypatch.delenv("VLLM_ANYWHERE_PREVIOUS_KEY", raising=False)
+    monkeypatch.delenv("ANYWHERE_PREVIOUS_KEY", raising=False)
     inner, sent = Inner(), list[dict[str, Any]]()
 
     async def send(message: dict[str, Any]) -> None:
@@ -266,7 +266,7 @@ def test_a_server_without_a_key_does_not_start(monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_empty_previous_key_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_API_KEY", KEY)
-    monkeypatch.setenv("VLLM_ANYWHERE_PREVIOUS_KEY", "")
+    monkeypatch.setenv("ANYWHERE_PREVIOUS_KEY", "")
     assert not guard_module().Guard(Inner()).knows([(b"authorization", b"Bearer ")])
 
 

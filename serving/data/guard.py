@@ -39,7 +39,7 @@ def digest(text: bytes) -> bytes:
 class Guard:
     """Every request is judged by method and undecoded path; what isn't listed is 404, the key or not.
 
-    `VLLM_API_KEY` is the key, `VLLM_ANYWHERE_PREVIOUS_KEY` one that counts too while clients change over. vLLM's own
+    `VLLM_API_KEY` is the key, `ANYWHERE_PREVIOUS_KEY` one that counts too while clients change over. vLLM's own
     check knows one key only, so an accepted request goes on with that one.
     """
 
@@ -48,7 +48,7 @@ class Guard:
         key = os.environ.get("VLLM_API_KEY", "").encode()
         if not key:
             raise RuntimeError("VLLM_API_KEY is empty: a server without a key is not started")
-        previous = os.environ.get("VLLM_ANYWHERE_PREVIOUS_KEY", "").encode()
+        previous = os.environ.get("ANYWHERE_PREVIOUS_KEY", "").encode()
         self.header = (b"authorization", b"Bearer " + key)
         self.keys = [digest(each) for each in (key, previous) if each]
 
