@@ -46,7 +46,7 @@ def add_breakeven(commands: Any, parents: Sequence[argparse.ArgumentParser] = ()
         help=f"answer tokens a second of one server, all its requests together (default: {OBSERVED_TOKENS_PER_S})",
     )
     parser.add_argument(
-        "--peak", type=_rate, default=Terms().peak, metavar="N", help="peak traffic over the mean (default: 4)"
+        "--peak", type=_peak, default=Terms().peak, metavar="N", help="peak traffic over the mean (default: 4)"
     )
     parser.add_argument("--api", action="append", default=[], metavar="NAME", help="only APIs with NAME in their name")
     parser.add_argument("--apis", type=Path, metavar="FILE", help="CSV of more API prices; its rows win")
@@ -147,6 +147,13 @@ def _rate(text: str) -> Decimal:
     value = _decimal(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{text}: a number above 0")
+    return value
+
+
+def _peak(text: str) -> Decimal:
+    value = _decimal(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: 1 for even traffic, or more")
     return value
 
 

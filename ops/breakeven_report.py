@@ -80,7 +80,7 @@ def drawn(found: Breakeven) -> tuple[list[Series], Axes]:
     """The lines and axes of the chart: the cheapest, the dearest and the middle API, and every way of hosting."""
     against = _in_chart(found)
     crossings = [crossing for one in against for crossing in one.crossings if crossing and crossing.requests]
-    volumes = [crossing.requests for crossing in crossings] or [found.most]
+    volumes = [crossing.requests for crossing in crossings] or [max(1, found.most)]
     servers = max((crossing.servers for crossing in crossings), default=1)
     if found.declared and found.declared.requests:
         volumes.append(found.declared.requests)
@@ -90,7 +90,7 @@ def drawn(found: Breakeven) -> tuple[list[Series], Axes]:
     high = max(10 * low, min(10 ** math.ceil(math.log10(max(volumes) * 2)), most))
     series = [_line(one.api.name, low, high, partial(found.api_monthly, one.api)) for one in against]
     hosting = [_line(host.style, low, high, partial(found.monthly, host)) for host in found.hosts]
-    dearest = max(y for line in hosting for _, y in line.points)
+    dearest = max((y for line in hosting for _, y in line.points), default=1)
     top = 10.0 ** math.ceil(math.log10(max(1, dearest) * 1.2))
     marks = tuple((float(crossing.requests), float(crossing.monthly)) for crossing in crossings)
     axes = Axes(
@@ -136,8 +136,7 @@ def facts(found: Breakeven) -> dict[str, Any]:
         "declared": {
             "requests_per_month": declared.requests,
             "monthly_usd": {
-                **{host.style: str(cents(found.monthly(host, declared.requests))) for host in found.hosts},
-                **{one.api.name: str(cents(found.api_monthly(one.api, declared.requests))) for one in found.against},
+                name: None if cost is None else str(cents(cost)) for name, cost in _declared_costs(found).items()
             },
             "mean_tokens_per_s": str(declared.mean_tokens_per_s.quantize(Decimal("0.01"))),
             "peak_tokens_per_s": str(declared.peak_tokens_per_s.quantize(Decimal("0.01"))),
@@ -232,8 +231,13 @@ def _above(crossing: Crossing | None, host: SelfHost) -> str:
     if not crossing.requests:
         return "always"
     exact = host.style == "always on"
-    requests = f"{crossing.requests:,}" if exact else f"about {int(float(f'{crossing.requests:.3g}')):,}"
+    requests = f"{crossing.requests:,}" if exact else _about(crossing.requests)
     return f"{requests} ({crossing.servers} servers)" if crossing.servers > 1 else requests
+
+
+def _about(count: int) -> str:
+    """A count to three digits."""
+    return f"about {round(count, 3 - len(str(count))):,}"
 
 
 def _host_cost(found: Breakeven, host: SelfHost) -> str:
@@ -244,10 +248,9 @@ def _host_cost(found: Breakeven, host: SelfHost) -> str:
 
 def _capacity(found: Breakeven) -> Iterator[str]:
     terms = found.terms
-    yield (
-        f"One server answers up to {found.most:,} requests a month: {terms.tokens_per_s.normalize():f} tokens/s, "
-        f"with peaks of {terms.peak.normalize():f} times the mean."
-    )
+    peaks = f"peaks of {terms.peak.normalize():f} times the mean" if terms.peak > 1 else "the same traffic all the time"
+    speed = f"{terms.tokens_per_s.normalize():f} tokens/s"
+    yield f"One server answers up to {found.most:,} requests a month: {speed}, with {peaks}."
 
 
 def _declared(found: Breakeven) -> Iterator[str]:
@@ -255,14 +258,23 @@ def _declared(found: Breakeven) -> Iterator[str]:
     if declared is None:
         return
     mean, peak = declared.mean_tokens_per_s, declared.peak_tokens_per_s
-    servers = "1 server" if declared.servers == 1 else f"{declared.servers} servers"
+    servers = "1 server" if declared.servers == 1 else f"{declared.servers:,} servers"
     yield (
         f"The declared {declared.requests:,} requests a month take {mean:,.1f} tokens/s on average, {peak:,.1f} "
         f"at peak: {servers}."
     )
-    hosts = [f"{host.style} {dollars(found.monthly(host, declared.requests))}" for host in found.hosts]
-    apis = [f"{one.api.name} {dollars(found.api_monthly(one.api, declared.requests))}" for one in _in_chart(found)]
-    yield f"A month of that costs: {', '.join([*hosts, *apis])}."
+    costs = {name: cost for name, cost in _declared_costs(found).items() if cost is not None}
+    shown = {one.api.name for one in _in_chart(found)} | {host.style for host in found.hosts}
+    yield f"A month of that costs: {', '.join(f'{name} {dollars(costs[name])}' for name in costs if name in shown)}."
+    if len(costs) < len(_declared_costs(found)):
+        yield f"Self-hosting is not compared beyond {found.terms.max_servers} servers."
+
+
+def _declared_costs(found: Breakeven) -> dict[str, Decimal | None]:
+    """Way of hosting or API -> US dollars a month at the declared use."""
+    requests = found.requests_per_month or 0
+    hosts = {host.style: found.monthly(host, requests) for host in found.hosts}
+    return {**hosts, **{one.api.name: found.api_monthly(one.api, requests) for one in found.against}}
 
 
 def _switch(found: Breakeven) -> Iterator[str]:
@@ -277,16 +289,17 @@ def _switch(found: Breakeven) -> Iterator[str]:
         yield "Always on costs less than scale to zero at any traffic."
     else:
         yield (
-            f"Always on costs less than scale to zero above about {int(float(f'{switch.requests:.3g}')):,} requests "
+            f"Always on costs less than scale to zero above {_about(switch.requests)} requests "
             f"a month, where a worker is up {switch.utilisation:.0%} of the time."
         )
 
 
-def _line(name: str, low: int, high: int, cost: Callable[[int], Decimal]) -> Series:
-    """A cost by requests, at equal steps of a logarithmic axis."""
+def _line(name: str, low: int, high: int, cost: Callable[[int], Decimal | None]) -> Series:
+    """A cost by requests, as far as it is known, at equal steps of a logarithmic axis."""
     steps = math.ceil(math.log10(high / low) * _POINTS_A_DECADE)
     xs = sorted({round(low * (high / low) ** (step / steps)) for step in range(steps + 1)})
-    return Series(name, tuple((float(x), float(cost(x))) for x in xs))
+    costs = ((x, cost(x)) for x in xs)
+    return Series(name, tuple((float(x), float(y)) for x, y in costs if y is not None))
 
 
 def _in_chart(found: Breakeven) -> list[Against]:
@@ -309,7 +322,7 @@ def _api_facts(found: Breakeven, against: Against) -> dict[str, Any]:
     return {
         "name": api.name,
         "vendor": api.vendor,
-        "usd_per_request": str(against.per_request),
+        "usd_per_request": f"{against.per_request:f}",
         "prompt_cached": against.cached,
         "price_source": api.source,
         "price_as_of": api.as_of.isoformat() if api.as_of else None,

@@ -147,9 +147,13 @@ class Breakeven:
         """US dollars that the API costs for that many requests a month."""
         return _api_price(self.spec, self.terms, api, requests) * requests
 
-    def monthly(self, host: SelfHost, requests: int) -> Decimal:
-        """US dollars that hosting costs for that many requests a month, with the servers that they take."""
-        return host.cost(requests, capacity(requests, self.spec.usage.output_tokens, self.terms).servers)
+    def monthly(self, host: SelfHost, requests: int) -> Decimal | None:
+        """US dollars that hosting costs for that many requests a month, with the servers that they take.
+
+        None when they take more than `Terms.max_servers`.
+        """
+        servers = capacity(requests, self.spec.usage.output_tokens, self.terms).servers
+        return host.cost(requests, servers) if servers <= self.terms.max_servers else None
 
 
 def breakeven(

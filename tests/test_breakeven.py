@@ -322,6 +322,7 @@ def test_the_declared_use_is_checked_against_one_server() -> None:
     assert found.requests_per_month == 6_083_333
     assert found.declared.servers == 6
     assert found.monthly(found.hosts[0], 6_083_333) == 6 * Decimal("248.20")
+    assert found.monthly(found.hosts[0], 9_000_000) is None
 
 
 # Always on or asleep.

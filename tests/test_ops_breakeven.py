@@ -157,7 +157,7 @@ def test_a_declared_load_is_checked_against_the_servers_it_takes(capsys: pytest.
     asked = ("--set", "usage.requests_per_day=100000", "--tokens-per-s", "100", "--peak", "5")
     facts = answer(capsys, *asked)
     monthly = facts["declared"].pop("monthly_usd")
-    assert monthly["always on"] == str(12 * Decimal("188.50"))
+    assert monthly["always on"] is None
     assert monthly["Claude Sonnet 4.5"] == "13687.50"
     assert facts["declared"] == {
         "requests_per_month": 3_041_667,
@@ -167,7 +167,50 @@ def test_a_declared_load_is_checked_against_the_servers_it_takes(capsys: pytest.
     }
     assert facts["one_server_answers"] == 262_800
     assert run(*asked) == 0
-    assert "231.5 tokens/s on average, 1,157.4 at peak: 12 servers." in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "231.5 tokens/s on average, 1,157.4 at peak: 12 servers." in shown
+    assert "Self-hosting is not compared beyond 8 servers." in shown
+
+
+@pytest.mark.usefixtures("rented")
+def test_the_declared_load_is_priced_with_the_servers_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    monthly = answer(capsys, "--set", "usage.requests_per_day=100000")["declared"]["monthly_usd"]
+    assert monthly["always on"] == str(3 * Decimal("188.50"))
+    assert monthly["Claude Haiku 5.5"] == "456.25"
+    assert Decimal(monthly["scale to zero"]) < 3 * Decimal("420.48")
+
+
+@pytest.mark.usefixtures("rented")
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--output-tokens", "10000000"), "One server answers up to 22 requests"),
+        (("--output-tokens", "10000000", "--tokens-per-s", "0.01"), "One server answers up to 0 requests"),
+        (("--monthly", "0"), "always"),
+        (("--monthly", "248", "--peak", "1"), "1,653,333"),
+        (("--set", "usage.requests_per_day=1000000000"), "Self-hosting is not compared beyond 8 servers"),
+        (("--set", "usage.requests_per_day=0"), "The declared 0 requests a month"),
+        (("--input-tokens", "10000000", "--cached-tokens", "10000000"), "a request"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_odd_questions_get_an_answer_that_fits(
+    args: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(*args) == 0
+    shown = capsys.readouterr().out
+    assert said in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.usefixtures("rented")
+def test_an_api_that_costs_nothing_is_never_beaten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    table = tmp_path / "apis.csv"
+    table.write_text("name,input_per_m,output_per_m\nGift,0,0\n", encoding="utf-8")
+    assert above(answer(capsys, "--apis", str(table), "--api", "gift"), "Gift") is None
+    assert run("--apis", str(table), "--api", "gift") == 0
+    assert "never" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("rented")
@@ -192,7 +235,7 @@ def test_a_measured_speed_needs_no_excuse(capsys: pytest.CaptureFixture[str]) ->
         ("--monthly", "-1"),
         ("--monthly", "much"),
         ("--maintenance", "nan"),
-        ("--peak", "0"),
+        ("--peak", "0.5"),
         ("--tokens-per-s", "inf"),
         ("--input-tokens", "1.5"),
         ("--output-tokens", "0"),
