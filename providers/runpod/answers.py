@@ -209,6 +209,13 @@ class CudaVersion(Answer):
     available: bool = False
 
 
+class MaxCount(Answer):
+    """GPUs in the largest machine of a type, in each cloud; None where RunPod does not say."""
+
+    secure: int | None = None
+    community: int | None = None
+
+
 class GpuType(Answer):
     """One row of `GET /v2/catalog/gpus`. Stock is only there when it was asked for."""
 
@@ -219,6 +226,7 @@ class GpuType(Answer):
     secure: bool = False
     community: bool = False
     price: GpuPrice = GpuPrice()
+    max_count: MaxCount = MaxCount()
     availability: Availability | None = None
     data_centers: tuple[DataCenterStock, ...] = ()
     cuda_versions: tuple[CudaVersion, ...] = ()

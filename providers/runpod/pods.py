@@ -22,8 +22,6 @@ from serving.spec import HOURS_PER_MONTH
 from serving.start import API_KEY, HF_TOKEN, start_env
 
 PORT = 8000
-DISK_USD_PER_GB_MONTH = Decimal("0.10")
-"""Container disk of a running pod: https://docs.runpod.io/pods/pricing (read 2026-11-21)."""
 
 MOST_TRIED = 6
 """GPU types that are tried, cheapest first, when none is named."""
@@ -410,7 +408,10 @@ def _listed(cloud: RunPod, context: Context, inputs: PodInputs) -> Listed | None
 
 
 def _prices(rows: Sequence[GpuType], inputs: PodInputs) -> Iterator[tuple[tuple[str, str], Decimal]]:
-    disk = DISK_USD_PER_GB_MONTH * inputs.disk_gb / HOURS_PER_MONTH
+    from providers.runpod.pricing import dated_rate
+
+    # What isn't known can't be added; the tolerance then stands for it.
+    disk = (dated_rate("pod", "disk").unit_price or Decimal(0)) * inputs.disk_gb / HOURS_PER_MONTH
     for row in rows:
         if row.id in inputs.gpus:
             for cloud, offered, each in (
