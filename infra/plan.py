@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from providers import base
+from providers.model_shape import model_shape
 from serving import NAMESPACE
-from serving.cost import Estimate
+from serving.models import Model
 from serving.offers import Offer
-from serving.spec import DeploymentSpec, Problem, SpecError, parse_part, parse_spec
+from serving.quote import Quote, quote
+from serving.spec import DeploymentSpec, PlacementSpec, Problem, SpecError, parse_part, parse_spec
 
 
 @dataclass(frozen=True)
@@ -19,16 +21,24 @@ class Plan:
     spec: DeploymentSpec
     offer: Offer
     declared: base.Declared
-    estimate: Estimate
+    quote: Quote
 
 
 def make_plan(config: Mapping[str, str]) -> Plan:
     """The plan for a stack's config. Asks the chosen platform for its offers; creates nothing.
 
     Raises:
-        SpecError: when the config is wrong, or the platform can't serve it; every problem names its key.
+        SpecError: when the config is wrong, the platform can't serve it, or it breaks its budget; every problem
+            names its key.
+        PlatformError: when the platform can't be asked.
     """
     spec, section = parse_spec(config, base.platform_names())
+    if spec.placement != PlacementSpec():
+        # The table of places is not read for the default.
+        from serving.places import unknown_regions
+
+        if unknown := unknown_regions(spec.placement.regions):
+            raise SpecError(unknown)
     adapter = base.load_adapter(spec.provider)
     options = parse_part(adapter.options, section, spec.provider)
     ask = base.Ask(spec, options, base.load_market(spec.provider)(spec))
@@ -38,4 +48,21 @@ def make_plan(config: Mapping[str, str]) -> Plan:
     if not offers:
         raise SpecError([Problem(f"{NAMESPACE}:provider", spec.provider, "nothing on offer there fits this spec")])
     offer = offers[0]
-    return Plan(spec, offer, adapter.resources(ask, offer), adapter.cost(ask, offer))
+
+    def market() -> list[Offer]:
+        from providers.market import dated
+
+        # The chosen platform's own offers are what it said just now; the others' are dated.
+        return [*offers, *(other for other in dated(gpu_count=spec.hardware.gpu_count) if other.platform != spec.provider)]
+
+    return Plan(spec, offer, adapter.resources(ask, offer), quote(spec, _shape(spec, offer), offer, market))
+
+
+def _shape(spec: DeploymentSpec, offer: Offer) -> Model | None:
+    """The model's shape. Only what serves a stand-in may do without one."""
+    try:
+        return model_shape(spec.model)
+    except SpecError:
+        if offer.gpu:
+            raise
+        return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
 from dataclasses import replace
 
 import pulumi
@@ -11,8 +14,12 @@ from infra.plan import Plan, make_plan
 from infra.register import refs_in, register, resolve
 from providers.base import KEY, Declaration, PlatformError, Ref, Text
 from serving import NAMESPACE
-from serving.report import PlanView, plan_report
+from serving.quote import Running, running
+from serving.report import PlanView, plan_facts, plan_report
 from serving.spec import Problem, SpecError
+
+REPORT = "VLLM_ANYWHERE_REPORT"
+"""Set to `json`, the report under the Deployment is one JSON object, for programs that read `preview --json`."""
 
 
 def run() -> None:
@@ -54,16 +61,17 @@ class Deployment(pulumi.ComponentResource):
         }
         endpoint = plan.declared.endpoint
         resources = register(declarations, [KEY, *refs_in(endpoint), *results.values()], parent=self)
-        report = _report(plan)
         # Before its first child is known, the engine has no row for the component and shows the text elsewhere.
-        resources[KEY.resource].urn.apply(lambda _: pulumi.info(report, resource=self))
+        cost = pulumi.Output.from_input(asyncio.to_thread(plan.quote.as_output))
+        told = pulumi.Output.all(resources[KEY.resource].urn, cost, pulumi.Output.from_input(_running()))
+        told.apply(lambda known: pulumi.info(_report(plan, known[2]), resource=self))
         outputs = {
             "endpoint": resolve(endpoint, resources),
             "api_key": pulumi.Output.secret(resolve(KEY, resources)),
             "model": plan.declared.model,
             "provider": plan.spec.provider,
             "hardware": plan.declared.hardware,
-            "cost": plan.estimate.as_output(),
+            "cost": cost,
             "ready": resolve(results, resources),
         }
         self.register_outputs(outputs)
@@ -71,18 +79,25 @@ class Deployment(pulumi.ComponentResource):
             pulumi.export(name, value)
 
 
-def _report(plan: Plan) -> str:
+async def _running() -> Running | None:
+    """What runs now, by the outputs that the last `up` of this very stack left."""
+    name = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
+    answer = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": name})
+    return running(answer["outputs"])
+
+
+def _report(plan: Plan, now: Running | None) -> str:
     engine = plan.spec.engine
     view = PlanView(
-        platform=plan.spec.provider,
-        offer=f"{plan.offer.sku}, {plan.offer.region}",
         hardware=plan.declared.hardware,
         model=plan.declared.model,
         engine=f"vLLM {engine.version}" if plan.offer.gpu else plan.offer.sku,
         creates=[(d.name, d.type) for d in plan.declared.resources],
         notes=plan.declared.notes,
     )
-    return plan_report(view, plan.estimate)
+    if os.environ.get(REPORT) == "json":
+        return json.dumps(plan_facts(view, plan.quote, now))
+    return plan_report(view, plan.quote, now)
 
 
 def _api_key(plan: Plan) -> Declaration:

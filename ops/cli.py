@@ -7,7 +7,12 @@ import json
 import sys
 from collections.abc import Sequence
 
+from ops.breakeven import add_breakeven
 from ops.chat import chat
+from ops.comment import add_comment
+from ops.compare import add_compare
+from ops.fit import add_fit
+from ops.prices import add_prices
 from ops.schema import stack_file_schema
 from ops.stack import OpsError, read_stack
 from ops.status import hello, status
@@ -48,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
 
     greet = commands.add_parser("hello", parents=[stack], help="how to use a stack's endpoint, to copy and paste")
     greet.set_defaults(run=_hello)
+
+    add_compare(commands)
+    add_fit(commands)
+    add_prices(commands)
+    add_comment(commands)
+    add_breakeven(commands, [])
 
     describe = commands.add_parser("schema", help="the JSON Schema of a stack file, for editors")
     describe.set_defaults(run=_schema)

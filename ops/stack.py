@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def read_stack(name: str, run: Run | None = None) -> Stack:
     Raises:
         OpsError: when there is no Pulumi, no such stack, or nothing deployed in it.
     """
-    found = (run or _pulumi)(["stack", "output", "--json", "--show-secrets", "--stack", name])
+    found = (run or pulumi_command)(["stack", "output", "--json", "--show-secrets", "--stack", name])
     if found.returncode:
         reason = found.stderr.strip().removeprefix("error: ")
         raise OpsError(f"stack {name} can't be read: {reason}\n`pulumi stack ls` lists the stacks there are")
@@ -65,7 +65,12 @@ def read_stack(name: str, run: Run | None = None) -> Stack:
         ) from None
 
 
-def _pulumi(args: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def pulumi_command(args: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the Pulumi CLI in the project. `env` replaces this process's environment.
+
+    Raises:
+        OpsError: when there is none on PATH.
+    """
     if shutil.which("pulumi") is None:
         raise OpsError("there is no `pulumi` on PATH; `source tools/env.sh` in the checkout puts it there")
     return subprocess.run(
@@ -74,5 +79,6 @@ def _pulumi(args: Sequence[str]) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
+        env=env,
         check=False,
     )

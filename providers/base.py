@@ -15,7 +15,7 @@ A new platform is one folder (`client.py`, `adapter.py`, `resources.py`, `pricin
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +23,6 @@ from serving import NAMESPACE
 
 if TYPE_CHECKING:
     from providers.native import NativeResource
-    from serving.cost import Estimate
     from serving.offers import Offer
     from serving.spec import DeploymentSpec, Part
 
@@ -164,10 +163,6 @@ class Adapter(Protocol):
         """The resources that serve the spec on that offer."""
         ...
 
-    def cost(self, ask: Ask, offer: Offer) -> Estimate:
-        """What that offer costs at the spec's declared use."""
-        ...
-
 
 class Logs(Protocol):
     """How a platform shows what a server said."""
@@ -188,6 +183,12 @@ def load_adapter(platform: str) -> Adapter:
 def load_market(platform: str) -> Callable[[DeploymentSpec], Any]:
     """The platform's price and stock query. Calling it may do I/O, within the query's own time budget."""
     return importlib.import_module(f"{PLATFORMS[platform]}.pricing").query
+
+
+def live_prices() -> dict[str, Callable[[DeploymentSpec, float], Iterable[Offer]]]:
+    """The live query of every platform that has one (`pricing.live`): a spec and seconds -> offers."""
+    modules = {platform: importlib.import_module(f"{package}.pricing") for platform, package in PLATFORMS.items()}
+    return {platform: module.live for platform, module in modules.items() if hasattr(module, "live")}
 
 
 def load_logs(platform: str) -> Logs:

@@ -10,13 +10,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from serving.lines import ZERO, Basis, CostLine, Estimate, Span, exactly, price_span, total
 from serving.offers import Kind, Offer, Rate
 from serving.scale_to_zero import Awake, Load, awake, cold_share, load_of, worker_seconds
 from serving.spec import HOURS_PER_MONTH, DeploymentSpec
 
-__all__ = ["Assumptions", "CostLine", "Estimate", "Estimator", "boot_cost", "estimate", "stopped_cost"]
+if TYPE_CHECKING:
+    from serving.models import Model
+
+__all__ = [
+    "Assumptions",
+    "CostLine",
+    "Estimate",
+    "Estimator",
+    "assumptions_for",
+    "boot_cost",
+    "estimate",
+    "stopped_cost",
+]
 
 BASED_ON_USE: frozenset[Kind] = frozenset({"serverless", "app"})
 """Kinds whose workers sleep; every other kind runs until it is destroyed."""
@@ -297,11 +310,11 @@ def boot_cost(spec: DeploymentSpec, offer: Offer, assumptions: Assumptions | Non
             continue
         if rate.unit_price is None:
             return None
+        price = rate.unit_price * (1 - rate.discount)
         if rate.bills == "download":
-            quantity = assumed.image_gb + assumed.weights_gb
+            cost += price * (assumed.image_gb + assumed.weights_gb)
         else:
-            quantity = _per_hour(rate, spec.hardware.disk_gb) * assumed.boot_s / 3600
-        cost += rate.unit_price * (1 - rate.discount) * quantity
+            cost += price * _per_hour(rate, spec.hardware.disk_gb) * assumed.boot_s / 3600
     return cost
 
 
@@ -320,3 +333,9 @@ def _peak(line: CostLine) -> Decimal:
     if line.rate.unit_price is None or line.rate.bills in ("download", "upload"):
         return ZERO
     return price_span(line.rate).high * line.net * line.most
+
+
+def assumptions_for(model: Model) -> Assumptions:
+    """The estimate's assumptions with the size of this model's weights."""
+    size = sum(count * width for count, width in model.tensors())
+    return replace(Assumptions(), weights_gb=(Decimal(size) / 10**9).quantize(Decimal("0.1")))

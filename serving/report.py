@@ -1,17 +1,21 @@
-"""The tables that people see in preview, as plain text."""
+"""What people see in preview, as plain text: the plan, its fit, its cost, and what that changes."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
+from typing import Any
 
 from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from serving.cost import Estimate
+from serving.lines import CostLine, Estimate, Span, cents
+from serving.offers import Offer, Rate
+from serving.quote import Quote, Running
+from serving.rank import Candidate
 from serving.spec import HOURS_PER_MONTH
 
 WIDTH = 80
@@ -19,10 +23,8 @@ WIDTH = 80
 
 @dataclass(frozen=True)
 class PlanView:
-    """What the plan table shows. `creates` are pairs of resource name and type."""
+    """What the report shows besides the quote. `creates` are pairs of resource name and type."""
 
-    platform: str
-    offer: str
     hardware: str
     model: str
     engine: str
@@ -30,52 +32,220 @@ class PlanView:
     notes: Sequence[str]
 
 
-def plan_report(plan: PlanView, estimate: Estimate, width: int = WIDTH) -> str:
-    """The plan and its cost, at most `width` columns wide, without colours."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    rows = {
-        "platform": plan.platform,
-        "offer": plan.offer,
+def plan_report(plan: PlanView, quote: Quote, now: Running | None, width: int = WIDTH) -> str:
+    """The plan, its fit and its cost, at most `width` columns wide, without colours. `now` is what runs already."""
+    parts = [_facts(_plan_rows(plan, quote)), _cost_table(quote.estimate), _facts(_money_rows(quote, now))]
+    return render(parts, width)
+
+
+def plan_facts(plan: PlanView, quote: Quote, now: Running | None) -> dict[str, Any]:
+    """The report as data: money as text, everything that the tables show."""
+    cost = quote.estimate
+    change = None if cost.incomplete else cost.monthly - (now.monthly if now else Decimal(0))
+    return {
+        "provider": quote.offer.platform,
+        "offer": offer_name(quote.offer),
+        "place": {"where": quote.place.where, "evidence": quote.place.evidence} if quote.place else None,
         "hardware": plan.hardware,
         "model": plan.model,
         "engine": plan.engine,
-        "creates": ", ".join(f"{name} ({kind})" for name, kind in plan.creates),
-        **{("note" if not index else ""): note for index, note in enumerate(plan.notes)},
+        "fit": quote.preflight.fit.summary() if quote.preflight else None,
+        "creates": [{"name": name, "type": kind} for name, kind in plan.creates],
+        "notes": list(plan.notes),
+        "cost": quote.as_output(),
+        "running": {"provider": now.platform, "monthly_usd": str(now.monthly)} if now else None,
+        "change": {
+            "monthly_usd": None if change is None else str(cents(change)),
+            "text": "not known" if change is None else change_text(cost.monthly, now),
+        },
     }
-    for name, text in rows.items():
-        table.add_row(name, text)
-    return render([table, _cost_table(estimate)], width)
+
+
+def _facts(rows: Iterator[tuple[str, str]]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    last = ""
+    for name, text in rows:
+        table.add_row("" if name == last else name, text)
+        last = name
+    return table
+
+
+def _plan_rows(plan: PlanView, quote: Quote) -> Iterator[tuple[str, str]]:
+    offer = quote.offer
+    yield "platform", offer.platform
+    yield "offer", offer_name(offer)
+    if quote.place:
+        yield "place", f"{quote.place.where}; {quote.place.evidence or 'nobody vouches for it'}"
+    yield "hardware", plan.hardware
+    yield "model", plan.model
+    yield "engine", plan.engine
+    if quote.preflight:
+        yield "fit", quote.preflight.fit.summary()
+        for finding in quote.preflight.notes:
+            yield "fit", str(finding)
+    if plan.creates:
+        yield "creates", ", ".join(f"{name} ({kind})" for name, kind in plan.creates)
+    for note in plan.notes:
+        yield "note", note
+
+
+def offer_name(offer: Offer) -> str:
+    """An offer in a few words: what it is called there, how it is rented, and where."""
+    sku = f"{offer.gpu_count} x {offer.sku}" if offer.gpu_count > 1 else offer.sku
+    return ", ".join((sku, *_terms(offer)))
+
+
+def offer_terms(offer: Offer) -> str:
+    """An offer in a few words beside its GPU: the SKU only where it is more than another name of the GPU."""
+    sku = [offer.sku] if offer.kind in ("vm", "serverless") else []
+    return ", ".join((*sku, *_terms(offer)))
+
+
+def _terms(offer: Offer) -> Iterator[str]:
+    if offer.kind != "process":
+        yield offer.kind
+    if offer.spot:
+        yield "interruptible"
+    if offer.tier == "community":
+        yield offer.tier
+    if offer.region:
+        yield offer.region
 
 
 def _cost_table(estimate: Estimate) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_footer=True)
-    monthly = estimate.monthly
-    table.add_column("cost", footer="total")
-    table.add_column("unit price", justify="right", footer=f"{dollars(monthly / HOURS_PER_MONTH)} an hour")
-    table.add_column("a month", justify="right", footer=dollars(monthly))
-    table.add_column("source", overflow="fold")
+    table.add_column("cost", footer="total", overflow="fold")
+    table.add_column("quantity", justify="right")
+    table.add_column("unit price", justify="right", footer=f"{_hourly(estimate)}/h", no_wrap=True)
+    table.add_column("a month", justify="right", footer=_total(estimate), no_wrap=True)
+    table.add_column("price of", overflow="fold")
     for line in estimate.lines:
-        rate = line.rate
-        if rate.unit_price is None:
-            table.add_row(rate.meter, "price not found", "incomplete", rate.assumption)
-        elif rate.unit_price == 0:
-            table.add_row(rate.meter, "no charge", dollars(Decimal(0)), rate.assumption)
-        else:
-            dated = f"{rate.source} {rate.as_of}" if rate.as_of else rate.source
-            source = f"{dated}, {rate.assumption}" if rate.assumption else dated
-            table.add_row(rate.meter, f"{dollars(rate.unit_price)} per {rate.unit}", dollars(line.monthly), source)
+        table.add_row(line.rate.meter, _quantity(line), _unit_price(line.rate), _monthly(line), _source(line))
     return table
+
+
+def _hourly(estimate: Estimate) -> str:
+    return dollars(estimate.monthly / HOURS_PER_MONTH)
+
+
+def _total(estimate: Estimate) -> str:
+    return f"{dollars(estimate.monthly)}{'+' if estimate.incomplete or estimate.open_use else ''}"
+
+
+_UNIT = {"Hours": "h", "Seconds": "s", "GB-Months": "GB-mo", "GB": "GB"}
+
+
+def _quantity(line: CostLine) -> str:
+    if line.rate.unit_price == 0 and line.rate.meter == "this machine":
+        return ""
+    if line.quantity is None:
+        return "depends on usage"
+    amount = line.quantity.expected
+    shown = f"{amount.quantize(Decimal('0.01'), ROUND_HALF_UP).normalize():,f}"
+    return f"{shown} {_UNIT[line.rate.unit]}"
+
+
+def _unit_price(rate: Rate) -> str:
+    if rate.unit_price is None:
+        return "not found"
+    return "no charge" if rate.unit_price == 0 else f"{unit_dollars(rate.unit_price)}/{_UNIT[rate.unit]}"
+
+
+def _monthly(line: CostLine) -> str:
+    if line.rate.unit_price is None:
+        return "incomplete"
+    return "depends" if line.monthly is None else dollars(line.monthly)
+
+
+def _source(line: CostLine) -> str:
+    rate = line.rate
+    dated = f"{rate.source} {rate.as_of}" if rate.as_of else ""
+    kind = "sustained use" if rate.sustained_use and not rate.discount else "agreed"
+    less = f"{(1 - line.net) * 100:.0f} % off ({kind})" if line.net != 1 else ""
+    return ", ".join(text for text in (dated, less, rate.assumption) if text)
+
+
+def _money_rows(quote: Quote, now: Running | None) -> Iterator[tuple[str, str]]:
+    estimate = quote.estimate
+    span = estimate.span
+    yield "a month", f"{dollars(span.expected)} ({HOURS_PER_MONTH} hours){_missing(estimate)}"
+    saved = estimate.listed - estimate.monthly
+    if saved > 0:
+        yield "", f"list price {dollars(estimate.listed)}, discounts {dollars(saved)}"
+    if span.low != span.high:
+        yield "range", f"{dollars(span.low)} to {dollars(span.high)} a month{_why_range(quote)}"
+    if estimate.incomplete:
+        yield "change", "not known, because a price was not found"
+    else:
+        yield "change", change_text(span.expected, now)
+    if quote.budget:
+        left = f"{dollars(quote.budget.left)} of {dollars(quote.budget.limit)} a month is left"
+        risk = f"; at high use or price {dollars(quote.budget.high)}, which is over it" if quote.budget.risky else ""
+        yield "budget", f"{left}{risk}"
+    for candidate in quote.elsewhere:
+        yield "elsewhere", alternative_text(candidate, None if estimate.incomplete else span.expected)
+    if not quote.elsewhere and quote.offer.tier != "own":
+        yield "elsewhere", "nothing on another platform fits this spec"
+
+
+def _missing(estimate: Estimate) -> str:
+    if estimate.incomplete:
+        return ", incomplete: a price was not found"
+    return ", and what depends on usage" if estimate.open_use else ""
+
+
+def _why_range(quote: Quote) -> str:
+    if quote.estimate.open_use:
+        return ", from no request to every worker always up; declare usage.requests_per_day"
+    dynamic = any(line.rate.lowest is not None or line.rate.highest is not None for line in quote.estimate.lines)
+    reasons = ["as its price moves"] if dynamic else []
+    if any(line.quantity and line.quantity.low != line.quantity.high for line in quote.estimate.lines):
+        reasons.append("from half to twice the declared traffic")
+    return f", {' and '.join(reasons)}" if reasons else ""
+
+
+def change_text(monthly: Decimal, now: Running | None) -> str:
+    """The change of cost against what runs now: `+$41.20/month (+16 %)`."""
+    if now is None:
+        return f"{signed(monthly)}/month: nothing runs now"
+    difference = monthly - now.monthly
+    share = f" ({difference / now.monthly * 100:+.0f} %)" if now.monthly else ""
+    return f"{signed(difference)}/month{share} against {now.platform}, {now.hardware}, which runs now"
+
+
+def alternative_text(candidate: Candidate, than: Decimal | None) -> str:
+    """One offer elsewhere with its cost and what it saves or adds, if the cost to compare with is known."""
+    cost: Span = candidate.monthly
+    if candidate.sleeps:
+        price = f"{dollars(cost.low)} to {dollars(cost.high)}/month by usage"
+    else:
+        difference = "" if than is None else f" ({signed(cost.expected - than)})"
+        price = f"{dollars(cost.expected)}/month{difference}"
+    return f"{candidate.offer.platform}: {candidate.offer.gpu}, {offer_terms(candidate.offer)}: {price}"
 
 
 def dollars(amount: Decimal | None) -> str:
     """US dollars to the cent, or to three significant digits below ten cents."""
     if amount is None:
         return "price not found"
-    if amount == 0 or amount >= Decimal("0.1"):
-        return f"${amount.quantize(Decimal('0.01'), ROUND_HALF_UP):,}"
-    return f"${amount.normalize(Context(prec=3, rounding=ROUND_HALF_UP)):f}"
+    sign, size = ("-", -amount) if amount < 0 else ("", amount)
+    if size == 0 or size >= Decimal("0.1"):
+        return f"{sign}${size.quantize(Decimal('0.01'), ROUND_HALF_UP):,}"
+    return f"{sign}${size.normalize(Context(prec=3, rounding=ROUND_HALF_UP)):f}"
+
+
+def unit_dollars(amount: Decimal) -> str:
+    """A unit price as published: every digit, but at least cents."""
+    plain = amount.normalize()
+    return f"${amount.quantize(Decimal('0.01')):,}" if plain == plain.quantize(Decimal("0.01")) else f"${plain:f}"
+
+
+def signed(amount: Decimal) -> str:
+    """A difference in US dollars, to the cent."""
+    rounded = amount.quantize(Decimal("0.01"), ROUND_HALF_UP)
+    return f"{'-' if rounded < 0 else '+'}${abs(rounded):,}"
 
 
 def render(parts: Sequence[RenderableType], width: int = WIDTH) -> str:

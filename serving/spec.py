@@ -82,6 +82,11 @@ class ModelSpec(Part):
     served_name: str = Field(
         default="", description="The name clients ask for. Default: the repository's last part, in lower case."
     )
+    config: str | None = Field(
+        default=None,
+        description="Path of the model's Hugging Face `config.json`, from the project's folder, for a model that the "
+        "catalogue lacks: its fit is computed from that.",
+    )
     max_len: int = Field(
         default=8192, ge=128, le=10_485_760, description="Longest request in tokens, prompt and answer together."
     )

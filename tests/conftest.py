@@ -24,3 +24,9 @@ def project(tmp_path: Path, pulumi_cli: str) -> Iterator[Project]:
     project = Project.create(tmp_path, pulumi_cli)
     yield project
     project.close()
+
+
+@pytest.fixture(autouse=True)
+def _one_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide in every terminal that the tests are run from."""
+    monkeypatch.setenv("COLUMNS", "120")

@@ -10,6 +10,7 @@ import pytest
 from providers.base import KEY, Ask, Declaration, Declared
 from providers.local.adapter import ADAPTER, LocalOptions
 from providers.local.pricing import Machine, parse_nvidia_smi
+from serving.cost import estimate
 from serving.spec import DeploymentSpec
 
 PLAIN = Machine(cores=2, memory_gib=24, gpu=None, capability=0.0, vllm=False, stand_in="/models/SmolLM2.gguf")
@@ -101,9 +102,9 @@ def test_settings_of_other_platforms_stay_valid_and_are_named() -> None:
 
 def test_it_costs_nothing_and_says_why() -> None:
     question = ask()
-    estimate = ADAPTER.cost(question, ADAPTER.offers(question)[0])
-    assert estimate.as_output()["monthly_usd"] == "0.00"
-    assert "electricity" in estimate.lines[0].rate.assumption
+    cost = estimate(question.spec, ADAPTER.offers(question)[0])
+    assert cost.as_output()["monthly_usd"] == "0.00"
+    assert "electricity" in cost.lines[0].rate.assumption
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from datetime import date
 from decimal import Decimal
 
 from providers.base import KEY, Ask, Declaration, Declared, Reason, Ref
-from serving.cost import Estimate, estimate
 from serving.offers import Offer, Rate
 from serving.spec import Part
 
@@ -44,9 +43,6 @@ class FakeAdapter:
             hardware=f"1x {offer.gpu}",
             notes=("This cloud does not exist: nothing is rented, and nothing answers after `up`.",),
         )
-
-    def cost(self, ask: Ask, offer: Offer) -> Estimate:
-        return estimate(ask.spec, offer)
 
 
 def _offer(gpu: str) -> Offer:

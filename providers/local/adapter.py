@@ -10,7 +10,6 @@ from pydantic.alias_generators import to_camel
 
 from providers.base import KEY, Ask, Declaration, Declared, Reason, Ref
 from providers.local.pricing import Machine
-from serving.cost import Estimate, estimate
 from serving.offers import Offer, no_charge
 from serving.spec import DeploymentSpec, Part
 from serving.vllm import serve_args
@@ -86,9 +85,6 @@ class LocalAdapter:
             hardware=_hardware(ask),
             notes=tuple(_notes(ask)),
         )
-
-    def cost(self, ask: Ask, offer: Offer) -> Estimate:
-        return estimate(ask.spec, offer)
 
     def _llama(self, ask: Ask) -> Declaration:
         spec, options = ask.spec, _options(ask)

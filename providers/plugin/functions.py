@@ -78,7 +78,11 @@ def get_prices(args: OffersArgs) -> PricesAnswer:
     adapter, ask = _asked(args)
     unsupported = [str(reason) for reason in adapter.unsupported(ask)]
     offers = [] if unsupported else adapter.offers(ask)
-    return PricesAnswer(estimates=[adapter.cost(ask, offer).as_output() for offer in offers], unsupported=unsupported)
+    from serving.cost import estimate
+
+    return PricesAnswer(
+        estimates=[estimate(ask.spec, offer).as_output() for offer in offers], unsupported=unsupported
+    )
 
 
 FUNCTIONS = (

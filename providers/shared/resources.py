@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr
 
 from providers import base
 from providers.native import Context, Created, Found, NativeResource, Properties
+from providers.shared.certificate import Certificate
 from serving import NAMESPACE
 from serving.failures import explain
 
@@ -154,4 +155,4 @@ class Ready(NativeResource[ReadyInputs, ReadyOutputs]):
         return explain(what, log)
 
 
-RESOURCES: tuple[NativeResource[Any, Any], ...] = (ApiKey(), Ready())
+RESOURCES: tuple[NativeResource[Any, Any], ...] = (ApiKey(), Ready(), Certificate())

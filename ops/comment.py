@@ -1,0 +1,141 @@
+"""`vllm-anywhere comment`: what `pulumi preview --json` says, as Markdown for a pull request."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from ops.stack import OpsError, pulumi_command
+from serving.report import dollars, signed, unit_dollars
+
+REPORT = "VLLM_ANYWHERE_REPORT"
+_DEPLOYMENT = "vllm-anywhere:index:Deployment"
+_HOW = f"`{REPORT}=json pulumi preview --json -s STACK | vllm-anywhere comment`"
+
+
+def add_comment(commands: Any) -> None:
+    """The command's options."""
+    parser = commands.add_parser(
+        "comment",
+        help="a preview as Markdown for a pull request",
+        epilog=f"Reads standard input: {_HOW}. With -s it runs the preview itself.",
+    )
+    parser.add_argument("-s", "--stack", default="", help="run the preview of this stack")
+    parser.add_argument("--json", action="store_true", help="the facts as JSON instead of Markdown")
+    parser.set_defaults(run=comment)
+
+
+def comment(args: argparse.Namespace) -> int:
+    """Print the Markdown. Returns 1 when the preview failed, with its errors as the comment."""
+    text = _preview(args.stack) if args.stack else _piped()
+    try:
+        preview: Any = json.loads(text)
+        messages = preview.get("diagnostics") or []
+    except (ValueError, AttributeError):
+        raise OpsError(f"this is not what `pulumi preview --json` prints; {_HOW}") from None
+    errors = [str(m["message"]).strip() for m in messages if m.get("severity") == "error"]
+    facts = report_in(messages)
+    if args.json:
+        print(json.dumps({"report": facts, "errors": errors, "changes": preview.get("changeSummary", {})}))
+    elif facts and not errors:
+        print(markdown(facts, preview.get("changeSummary") or {}))
+    elif errors:
+        print(failure(errors))
+    else:
+        raise OpsError(f"the preview holds no report as data: run it with {REPORT}=json, as in {_HOW}")
+    return 1 if errors else 0
+
+
+def _piped() -> str:
+    if sys.stdin.isatty():
+        raise OpsError(f"nothing was piped in: {_HOW}, or -s STACK")
+    return sys.stdin.read()
+
+
+def _preview(stack: str) -> str:
+    done = pulumi_command(["preview", "--json", "--stack", stack], {**os.environ, REPORT: "json"})
+    if not done.stdout.lstrip().startswith("{"):
+        raise OpsError(f"`pulumi preview -s {stack}` failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def report_in(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The report among a preview's diagnostics, when it was printed as data."""
+    for message in messages:
+        if f"::{_DEPLOYMENT}::" in str(message.get("urn", "")) and str(message.get("message", "")).startswith("{"):
+            return json.loads(message["message"])
+    return None
+
+
+def markdown(report: Mapping[str, Any], changes: Mapping[str, int]) -> str:
+    """The report as a Markdown comment."""
+    cost = report["cost"]
+    monthly = Decimal(cost["monthly_usd"])
+    lines = [
+        f"### {report['provider']}: {dollars(monthly)} a month, {report['change']['text'].partition(':')[0]}",
+        "",
+        f"{_cell(report['model'])} on {_cell(report['hardware'])} ({_cell(report['offer'])}).",
+        "",
+        "| cost | quantity | unit price | a month | price of |",
+        "|---|---:|---:|---:|---|",
+        *(_row(line) for line in cost["lines"]),
+        f"| **total** | | **${cost['hourly_usd']}/h** | **{dollars(monthly)}** | {_caveat(cost)} |",
+        "",
+    ]
+    if cost["low"] != cost["high"]:
+        lines.append(f"- Range: {dollars(Decimal(cost['low']))} to {dollars(Decimal(cost['high']))} a month")
+    if cost["budget"]:
+        left, limit = Decimal(cost["budget"]["left_usd"]), Decimal(cost["budget"]["limit_usd"])
+        lines.append(f"- Budget: {dollars(left)} of {dollars(limit)} a month is left")
+    if report["fit"]:
+        lines.append(f"- Fit: {_cell(report['fit'])}")
+    if report["place"]:
+        lines.append(f"- Place: {_cell(report['place']['where'])}; {_cell(report['place']['evidence'])}")
+    lines.append(f"- Resources: {_changes(changes)}")
+    lines += [f"- {_cell(note)}" for note in report["notes"]]
+    if cost["alternatives"]:
+        lines += ["", "| elsewhere | GPU | a month | difference |", "|---|---|---:|---:|"]
+        lines += [_alternative(other, monthly) for other in cost["alternatives"]]
+    return "\n".join(lines)
+
+
+def failure(errors: Sequence[str]) -> str:
+    """A failed preview as a Markdown comment."""
+    body = "\n\n".join(errors)
+    fence = "`" * max(3, 1 + max((len(run) for run in body.split() if set(run) == {"`"}), default=0))
+    return f"### The preview failed: nothing would be created\n\n{fence}\n{body}\n{fence}"
+
+
+def _row(line: Mapping[str, Any]) -> str:
+    price = "not found" if line["unit_price"] is None else f"{unit_dollars(Decimal(line['unit_price']))}/{line['unit']}"
+    quantity = "depends on usage" if line["quantity"] is None else f"{Decimal(line['quantity']):,f}"
+    monthly = "" if line["monthly_usd"] is None else dollars(Decimal(line["monthly_usd"]))
+    dated = f"{line['source']} {line['as_of']}" if line["as_of"] else line["source"]
+    source = f"[{dated}]({line['url']})" if line["url"] else dated
+    return f"| {_cell(line['item'])} | {quantity} | {price} | {monthly} | {source} |"
+
+
+def _alternative(other: Mapping[str, Any], than: Decimal) -> str:
+    cost = Decimal(other["monthly_usd"])
+    place = f" ({other['region']})" if other["region"] else ""
+    return f"| {other['provider']}{place} | {other['gpu']} | {dollars(cost)} | {signed(cost - than)} |"
+
+
+def _caveat(cost: Mapping[str, Any]) -> str:
+    if cost["incomplete"]:
+        return "incomplete: a price was not found"
+    return "and what depends on usage" if cost["depends_on_usage"] else ""
+
+
+def _changes(changes: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} to {kind}" for kind, count in changes.items() if kind != "same" and count) or "no change"
+
+
+def _cell(text: str) -> str:
+    """Text that can't break out of a table's cell."""
+    return " ".join(text.replace("|", "\\|").split())

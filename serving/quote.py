@@ -1,0 +1,134 @@
+"""Everything that is known of a plan before anything is rented: its cost, its fit, its place, its budget, and what
+the same would cost elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from serving.cost import assumptions_for, estimate
+from serving.lines import Estimate, cents
+from serving.offers import Offer
+from serving.spec import DeploymentSpec, SpecError
+
+# Ranking and its tables are loaded by what asks for them, so that a preview can register its resources meanwhile.
+if TYPE_CHECKING:
+    from serving.budget import Budget
+    from serving.models import Model
+    from serving.places import Residence
+    from serving.preflight import Preflight
+    from serving.rank import Candidate
+
+
+@dataclass(frozen=True)
+class Quote:
+    """A plan's cost and fit. What only people read is worked out when it is first asked for.
+
+    `market` makes up what else could be rented, on any platform; `model` is None when a stand-in is served.
+    """
+
+    spec: DeploymentSpec
+    model: Model | None
+    offer: Offer
+    estimate: Estimate
+    market: Callable[[], Iterable[Offer]]
+
+    @cached_property
+    def preflight(self) -> Preflight | None:
+        """How the model fits; None where no GPU is rented."""
+        from serving.rank import Judge
+
+        return Judge(self.spec, self.model)(self.offer).preflight if self.model and self.offer.gpu else None
+
+    @cached_property
+    def place(self) -> Residence | None:
+        """Where the data will be, and who vouches for it; None on one's own machine."""
+        from serving.places import residence
+
+        return None if self.offer.tier == "own" else residence(self.offer, self.spec.placement.regions)
+
+    @cached_property
+    def budget(self) -> Budget | None:
+        """The monthly limit against the cost; None without a limit."""
+        from serving.budget import budget_of
+
+        return budget_of(self.spec, self.estimate)
+
+    @cached_property
+    def elsewhere(self) -> tuple[Candidate, ...]:
+        """The cheapest offers on other platforms that fit the same spec."""
+        from serving.rank import alternatives
+
+        return alternatives(self.ranking(self.spec), self.offer.platform)
+
+    def ranking(self, spec: DeploymentSpec) -> list[Candidate]:
+        """The whole market against a spec, cheapest first."""
+        from serving.rank import rank
+
+        return rank(spec, self.model, self.market()) if self.model else []
+
+    def as_output(self) -> dict[str, Any]:
+        """The stack output `cost`: money as text."""
+        return {
+            **self.estimate.as_output(),
+            "budget": self.budget.as_output() if self.budget else None,
+            "alternatives": [alternative_output(candidate) for candidate in self.elsewhere],
+        }
+
+
+def quote(spec: DeploymentSpec, model: Model | None, offer: Offer, market: Callable[[], Iterable[Offer]]) -> Quote:
+    """The quote of one chosen offer.
+
+    Raises:
+        SpecError: when the plan breaks its budget.
+    """
+    assumed = assumptions_for(model) if model else None
+    found = Quote(spec, model, offer, estimate(spec, offer, assumed), market)
+    if spec.budget.monthly_usd is not None or spec.budget.hourly_usd is not None:
+        from serving.budget import over_budget
+
+        if problems := over_budget(spec, offer, found.estimate, found.ranking):
+            raise SpecError(problems)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What runs now, as the last `up` left it in the stack's outputs."""
+
+    platform: str
+    hardware: str
+    monthly: Decimal
+
+
+def running(outputs: Mapping[str, Any]) -> Running | None:
+    """What runs now, from a stack's outputs; None when nothing was deployed or the outputs are of an older form."""
+    try:
+        monthly = Decimal(outputs["cost"]["monthly_usd"])
+        return Running(str(outputs["provider"]), str(outputs["hardware"]), monthly)
+    except (KeyError, TypeError, InvalidOperation):
+        return None
+
+
+def alternative_output(candidate: Candidate) -> dict[str, Any]:
+    """A candidate in outputs and JSON: money as text."""
+    offer, cost = candidate.offer, candidate.monthly
+    return {
+        "provider": offer.platform,
+        "kind": offer.kind,
+        "sku": offer.sku,
+        "gpu": offer.gpu,
+        "gpu_count": offer.gpu_count,
+        "region": offer.region,
+        "country": offer.country,
+        "tier": offer.tier,
+        "spot": offer.spot,
+        "monthly_usd": str(cents(cost.expected)),
+        "low": str(cents(cost.low)),
+        "high": str(cents(cost.high)),
+        "incomplete": candidate.incomplete,
+        "depends_on_usage": candidate.open_use,
+    }

@@ -1,0 +1,94 @@
+"""Budgets: what breaks one, the line that costs most, and the cheapest change that would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+from serving.budget import budget_of, over_budget
+from serving.cost import estimate
+from serving.models import model
+from serving.offers import Offer
+from serving.rank import Candidate, rank
+from serving.spec import DeploymentSpec
+from tests.offers import hourly, offer, spec
+
+QWEN = model("Qwen/Qwen3-4B-Instruct-2507")
+
+
+def refusal(wanted: DeploymentSpec, chosen: Offer, *others: Offer) -> str:
+    def ranking(changed: DeploymentSpec) -> Sequence[Candidate]:
+        return rank(changed, QWEN, [chosen, *others])
+
+    return "\n".join(map(str, over_budget(wanted, chosen, estimate(wanted, chosen), ranking)))
+
+
+def limited(monthly: str, **sections: object) -> DeploymentSpec:
+    return spec(budget={"monthly_usd": monthly}, **sections)
+
+
+def test_a_plan_within_its_budget_is_fine_and_says_what_is_left() -> None:
+    wanted = limited("400")
+    assert refusal(wanted, offer(price="0.50")) == ""
+    budget = budget_of(wanted, estimate(wanted, offer(price="0.50")))
+    assert budget and budget.left == Decimal("35.00")
+    assert not budget.risky
+
+
+def test_without_a_limit_there_is_no_budget() -> None:
+    assert budget_of(spec(), estimate(spec(), offer())) is None
+    assert refusal(spec(), offer(price="99")) == ""
+
+
+def test_a_plan_over_its_budget_names_the_key_the_excess_the_dearest_line_and_a_budget_that_would_do() -> None:
+    chosen = offer(rates=(hourly("0.50"), hourly("0.10", meter="disk")))
+    text = refusal(limited("400"), chosen)
+    assert text.startswith("vllm-anywhere:budget.monthly_usd = 400:")
+    assert "$438.00 a month, $38.00 too much" in text
+    assert "GPU of L4, $365.00 a month" in text
+    assert "or a budget of 438.00" in text
+
+
+def test_another_gpu_of_the_same_platform_is_the_first_change_offered() -> None:
+    text = refusal(
+        limited("300"), offer(price="0.5"), offer(gpu="RTX A4000", price="0.4"), offer("vastai", "A10", "0.1")
+    )
+    assert "Within it: `hardware.gpus: [RTX A4000]` for $292.00" in text
+
+
+def test_interruptible_capacity_of_the_same_platform_comes_before_another_platform() -> None:
+    text = refusal(limited("300"), offer(price="0.5"), offer(price="0.3", spot=True), offer("vastai", "A10", "0.1"))
+    assert "Within it: `hardware.spot: true` and `hardware.gpus: [L4]` for $219.00" in text
+
+
+def test_another_platform_is_offered_when_nothing_here_keeps_within_the_limit() -> None:
+    text = refusal(limited("100"), offer(price="0.5"), offer("vastai", "A10", "0.1"))
+    assert "Within it: `provider: vastai` and `hardware.gpus: [A10]` for $73.00" in text
+
+
+def test_fewer_workers_are_offered_when_several_always_run() -> None:
+    text = refusal(limited("400", scaling={"min": 3, "max": 3}), offer(price="0.5"))
+    assert "`scaling.min: 1` and `hardware.gpus: [L4]` for $365.00" in text
+
+
+def test_when_nothing_is_cheap_enough_the_cheapest_is_named() -> None:
+    text = refusal(limited("10"), offer(price="0.5"), offer("vastai", "A10", "0.1"))
+    assert "Nothing that fits costs so little, the cheapest being A10 on vastai for $73.00" in text
+
+
+def test_an_unknown_price_breaks_every_limit() -> None:
+    text = refusal(limited("1000"), offer(rates=(hourly("0.5"), hourly(None, meter="disk"))))
+    assert "no price was found for disk" in text
+
+
+def test_the_hourly_limit_counts_every_worker() -> None:
+    wanted = spec(budget={"hourly_usd": "0.75"}, scaling={"min": 2, "max": 2})
+    assert "budget.hourly_usd = 0.75: the plan costs $1.00 an hour" in refusal(wanted, offer(price="0.5"))
+
+
+def test_a_plan_that_could_cost_more_than_its_budget_is_risky_but_allowed() -> None:
+    moving = offer(rates=(hourly("0.50", lowest=Decimal("0.40"), highest=Decimal("0.90")),))
+    wanted = limited("400")
+    assert refusal(wanted, moving) == ""
+    budget = budget_of(wanted, estimate(wanted, moving))
+    assert budget and budget.risky
