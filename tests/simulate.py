@@ -208,8 +208,11 @@ def table() -> str:
     """Mean workers up: what `serving.scale_to_zero` says beside what was simulated."""
     from serving.scale_to_zero import Load, awake
 
-    head = "| requests/day | S | W | B | together | workers | estimate | constant | exponential | lognormal | starts/day |"
-    lines = [head, "|---:" * 11 + "|"]
+    seen_as = "constant | exponential | lognormal"
+    lines = [
+        f"| requests/day | S | W | B | together | workers | estimate | {seen_as} | starts/day |",
+        "|---:" * 11 + "|",
+    ]
     for case in (*ONE_WORKER, *SEVERAL_WORKERS, *HARDEST):
         many = "any" if case.concurrency == 10_000 else str(case.concurrency)
         limits = f"{case.min_workers} to {case.max_workers}"

@@ -98,7 +98,7 @@ def test_the_simulation_bills_a_worker_that_nothing_interrupts_for_start_answer_
 
 
 def loads() -> st.SearchStrategy[Load]:
-    one = st.builds(
+    return st.builds(
         Load,
         rate=st.just(0.0) | st.floats(1e-6, 20),
         service_s=st.floats(0.01, 600),
@@ -106,7 +106,6 @@ def loads() -> st.SearchStrategy[Load]:
         boot_s=st.floats(0, 600),
         concurrency=st.integers(1, 256),
     )
-    return one
 
 
 def limited(load: Load, least: int, more: int) -> Load:
