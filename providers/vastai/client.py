@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -63,22 +64,30 @@ class LowBid(NoCapacity):
 
 @dataclass
 class Pacer:
-    """Keeps calls of a kind apart. `wait` may raise to end it all."""
+    """Keeps calls of a kind apart. `wait` may raise to end it all; `slots` may be shared by several clients."""
 
     clock: Callable[[], float]
     wait: Callable[[float], None]
-    last: dict[str, float] = field(default_factory=dict[str, float])
+    slots: dict[Operation, float] = field(default_factory=dict[Operation, float])
 
     def turn(self, operation: Operation) -> None:
         """Wait until the next call of that kind is due."""
-        due = self.last.get(operation, float("-inf")) + SPACING_S[operation]
-        if (left := due - self.clock()) > 0:
-            self.wait(left)
-        self.last[operation] = self.clock()
+        with _TAKING:
+            now = self.clock()
+            slot = max(now, self.slots.get(operation, float("-inf")) + SPACING_S[operation])
+            self.slots[operation] = slot
+        if slot > now:
+            self.wait(slot - now)
+
+
+_TAKING = threading.Lock()
+_SLOTS: dict[Operation, float] = {}
+"""The slots of this process: the limits hold for the account, however many resources are made at once."""
 
 
 class Vast:
-    """The API. `key` may be empty for a search. `transport`, `clock` and `wait` are the seams for tests."""
+    """The API. `key` may be empty for a search. `transport`, `clock` and `wait` are the
+    seams for tests; clients that share `slots` share the limits."""
 
     def __init__(
         self,
@@ -87,11 +96,12 @@ class Vast:
         *,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], None] = time.sleep,
+        slots: dict[Operation, float] | None = None,
         transport: httpx.BaseTransport | None = None,
         timeout: httpx.Timeout = _TIMEOUT,
     ) -> None:
         self.key, self.url = key, url.rstrip("/")
-        self.pacer = Pacer(clock, wait)
+        self.pacer = Pacer(clock, wait, {} if slots is None else slots)
         self._http = httpx.Client(
             base_url=self.url,
             transport=transport,
@@ -336,7 +346,7 @@ def connect(
             f"no key for Vast.ai: make one at https://cloud.vast.ai/manage-keys/ and `export {KEY_VARIABLE}=...`. "
             "Nothing was changed"
         )
-    return Vast(key, os.environ.get(URL_VARIABLE) or URL, clock=clock, wait=wait, timeout=timeout)
+    return Vast(key, os.environ.get(URL_VARIABLE) or URL, clock=clock, wait=wait, slots=_SLOTS, timeout=timeout)
 
 
 def log_tail(server_id: str, lines: int) -> list[str]:

@@ -67,7 +67,7 @@ def _asks(spec: DeploymentSpec, model: Model | None, seconds: float) -> tuple[Va
         return ()
     # Wider than what may be rented, so that preview can say what stands in the way.
     body = search_query(wanted_for(spec, VastaiOptions(), gpus))
-    for bound in ("dph_total", "inet_down", "reliability2", "duration"):
+    for bound in ("dph_total", "inet_down", "reliability", "duration"):
         body.pop(bound, None)
     found, _ = parse_offers(connect(keyless=True, timeout=httpx.Timeout(seconds)).search(body))
     return tuple(found)

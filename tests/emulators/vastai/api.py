@@ -77,6 +77,7 @@ class VastEmulator(Emulator):
         self.instances: dict[int, Instance] = {}
         self.destroyed: list[int] = []
         self.vanishing = 0
+        self.raised: dict[int, float] = {}
         self.twice = 0
         self.credit = 20.0
         self.listing: Any = None
@@ -139,6 +140,8 @@ class VastEmulator(Emulator):
             return json_response(400, {"success": False, "error": "invalid_args", "msg": "too long"})
         bid = body.get("price")
         row["rented"] = True
+        # Somebody else's bid came in between search and rent.
+        lowest = self.raised.get(id, row["min_bid"])
         for _ in range(2 if self.twice > 0 else 1):
             self._next += 1
             made = Instance(
@@ -150,12 +153,12 @@ class VastEmulator(Emulator):
                 fate=self.fates.get(row["machine_id"], "serves"),
                 bid=bid,
                 counted=self.now(),
-                min_bid=row["min_bid"],
+                min_bid=lowest,
                 end_date=self.now() + row["duration"],
             )
             self.instances[made.id] = made
-        self.twice -= 1
-        if bid is not None and bid < row["min_bid"]:
+        self.twice = max(0, self.twice - 1)
+        if bid is not None and bid < lowest:
             made.state = "stopped"
             return json_response(
                 200, {"success": False, "error": "bid_too_low", "msg": "bid too low", "new_contract": made.id}
@@ -325,6 +328,9 @@ class VastEmulator(Emulator):
         if isinstance(body, dict) and isinstance(body.get("env"), Mapping):
             # The contract has a text here; the guides and the vendor's own client send an object.
             body = {**body, "env": ""}
+        if isinstance(body, dict) and body.get("type") == "on-demand":
+            # The schema has `ondemand`; its own example and the vendor's client send this.
+            body = {**body, "type": "ondemand"}
         found = self._contract.request_problems(request.method, request.path, request.query, body)
         self.violations += [f"{request.method} {request.path}: {text}" for text in found]
 

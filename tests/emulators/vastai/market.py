@@ -60,7 +60,7 @@ def search(rows: Iterable[Mapping[str, Any]], query: Mapping[str, Any]) -> list[
         priced = [row for row in priced if row["compute_cap"] < 900]
     found = [row for row in priced if all(_passes(row, name, bound) for name, bound in filters.items())]
     for column, direction in reversed(query.get("order", [])):
-        found.sort(key=lambda row: row.get(column) or 0, reverse=direction == "desc")
+        found.sort(key=lambda row: _column(row, column) or 0, reverse=direction == "desc")
     return found[: int(query.get("limit", 64))]
 
 
