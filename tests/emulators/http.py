@@ -18,6 +18,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from typing import Any, Self
@@ -44,6 +45,8 @@ class Request:
     body: bytes
     target: str
     """Path and query as they were sent, for a proxy."""
+    hung_up: Callable[[], bool] = lambda: False
+    """Whether the caller has gone: what an answer without an end has to ask."""
 
     def json(self) -> Any:
         """The body; None when there is none. Raises `ValueError` for what is no JSON."""
@@ -158,7 +161,8 @@ class Emulator:
     def _spoiled(self, fault: Fault, answer: Response, peer: socket.socket) -> Response | None:
         match fault.kind:
             case Kind.TIMEOUT | Kind.STALLED:
-                self._hold(peer)
+                while not self.hung_up(peer):
+                    continue
                 return None
             case Kind.DROPPED:
                 return None
@@ -188,12 +192,10 @@ class Emulator:
             self.violations.append(f"the emulator failed at {request.method} {request.path}\n{traceback.format_exc()}")
             return problem(500, "the emulator failed; its violations say why")
 
-    def _hold(self, peer: socket.socket) -> None:
-        """Return once the peer has hung up, or this emulator closes."""
-        while not self._closing.is_set():
-            readable, _, _ = select.select([peer], [], [], 0.05)
-            if readable and not peer.recv(1, socket.MSG_PEEK):
-                return
+    def hung_up(self, peer: socket.socket, within_s: float = 0.05) -> bool:
+        """Whether the peer hangs up within that time, or this emulator closes."""
+        readable, _, _ = select.select([peer], [], [], within_s)
+        return self._closing.is_set() or bool(readable and not peer.recv(1, socket.MSG_PEEK))
 
     def _logged(self, request: Request) -> Call:
         try:
@@ -319,6 +321,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers={name.lower(): value for name, value in self.headers.items()},
             body=self.rfile.read(int(self.headers.get("Content-Length") or 0)),
             target=self.path,
+            hung_up=partial(self.server.emulator.hung_up, self.connection),
         )
         answer = self.server.emulator.respond(request, self.connection)
         if answer is None:
