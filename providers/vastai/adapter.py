@@ -65,12 +65,12 @@ class VastaiAdapter:
             dated = [o for o in market.offers if o.gpu in names and (o.kind, o.gpu_count, o.spot) == terms]
             return sorted(dated, key=lambda offer: offer.rates[0].unit_price or Decimal("Infinity"))
         wanted = wanted_for(spec, _options(ask), gpus)
-        fitting_ = best_per_machine(ranked(wanted, market.asks, traffic_for(spec, market.model)))
+        best = best_per_machine(ranked(wanted, market.asks, traffic_for(spec, market.model)))
         day = market.at.date() if market.at else None
         assert day is not None
         priced = [
             as_offer(found, interruptible=wanted.interruptible, source="live", as_of=day, evidence=evidence(found))
-            for found in fitting_
+            for found in best
         ]
         prices = [offer.rates[0].unit_price or Decimal(0) for offer in priced[:BEST]]
         return [_ranged(offer, min(prices), max(prices)) for offer in priced]

@@ -140,6 +140,10 @@ def traffic_for(spec: DeploymentSpec, model: Model | None) -> Traffic:
             Rate("upload", "GB", Decimal(0), "live", "", None, bills="upload"),
         ),
     )
-    spans = [line.quantity for line in Estimator(spec, assumed).estimate(moved).lines]
-    down, up = ((span.expected if span else Decimal(0)).to_integral_value(ROUND_CEILING) for span in spans)
-    return Traffic(down, up)
+    lines = Estimator(spec, assumed).estimate(moved).lines
+
+    def total(way: str) -> Decimal:
+        found = [line.quantity.expected for line in lines if line.rate.bills == way and line.quantity is not None]
+        return sum(found, Decimal(0)).to_integral_value(ROUND_CEILING)
+
+    return Traffic(total("download"), total("upload"))
