@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from providers.base import AuthError, CreateUncertain, NoCapacity, PlatformError
-from providers.runpod.answers import Answer, Endpoint, GpuType, Pod, Worker
+from providers.runpod.answers import Answer, Endpoint, GpuType, Named, NetworkVolume, Pod, Worker
 from serving import VERSION
 
 if TYPE_CHECKING:
@@ -36,10 +36,12 @@ _TIMEOUT_S = 30.0
 _MOST_BUSY = 4
 _LONGEST_RETRY_AFTER_S = 120.0
 _MOST_PAGES = 200
+_LAG_S = 2.0
 _SOLD_OUT = ("no longer any instances", "no instances available", "no available instances", "out of capacity")
 _SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 
 A = TypeVar("A", bound=Answer)
+L = TypeVar("L", Pod, Endpoint, NetworkVolume, Named)
 
 
 class Refused(PlatformError):
@@ -154,6 +156,18 @@ class RunPod:
                 raise PlatformError(f"RunPod's list of {name} can't be read: {_where(error)}") from error
             found.update({getattr(thing, "id"): thing for thing in things})  # noqa: B009
         return list(found.values())
+
+    def labelled(self, path: str, name: str, kind: type[L], label: str) -> list[L]:
+        """Everything of a list that carries a label. Lists lag behind creates, so "none" has to be said twice.
+
+        Raises:
+            PlatformError: as `all`.
+        """
+        found = [thing for thing in self.all(path, name, kind) if thing.label == label]
+        if not found:
+            self._pause(_LAG_S)
+            found = [thing for thing in self.all(path, name, kind) if thing.label == label]
+        return found
 
     def patch(self, path: str, body: Mapping[str, Any], kind: type[A]) -> A:
         """Change one thing in place. Repeating it does no harm."""

@@ -125,7 +125,7 @@ class PodResource(NativeResource[PodInputs, PodOutputs]):
             context,
             inputs.label,
             create=lambda: _first_free(cloud, context, inputs, options),
-            labelled=lambda label: [pod for pod in pods(cloud) if pod.label == label],
+            labelled=lambda label: [pod for pod in _labelled(cloud, label) if pod.status != "TERMINATED"],
             destroy=lambda id: cloud.delete(_path(id)),
             same=lambda pod: is_same(pod, inputs),
         )
@@ -207,12 +207,6 @@ class PodResource(NativeResource[PodInputs, PodOutputs]):
             return pod is not None
 
         ensure_gone(context, id, destroy=destroy, exists=exists)
-
-
-def pods(cloud: RunPod) -> list[answers.Pod]:
-    """Every pod of the account that is not terminated."""
-    listed = cloud.all("/v2/pods", "pods", answers.Pod)
-    return [pod for pod in listed if pod.status != "TERMINATED"]
 
 
 def candidates(inputs: PodInputs, listed: Listed | None) -> list[Candidate]:
@@ -469,6 +463,10 @@ def _outputs(cloud: RunPod, pod: answers.Pod, run: str) -> PodOutputs:
 def _get(cloud: RunPod, id: str) -> answers.Pod | None:
     pod = cloud.get(_path(id), answers.Pod)
     return None if pod is None or pod.status == "TERMINATED" else pod
+
+
+def _labelled(cloud: RunPod, label: str) -> list[answers.Pod]:
+    return cloud.labelled("/v2/pods", "pods", answers.Pod, label)
 
 
 def _path(id: str) -> str:

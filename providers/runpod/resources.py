@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from providers.native import NativeResource
+from providers.runpod.endpoints import EndpointResource
 from providers.runpod.pods import PodResource
+from providers.runpod.volumes import RegistryResource, VolumeResource
 
-RESOURCES: tuple[NativeResource[Any, Any], ...] = (PodResource(),)
+RESOURCES: tuple[NativeResource[Any, Any], ...] = (
+    PodResource(),
+    EndpointResource(),
+    VolumeResource(),
+    RegistryResource(),
+)
