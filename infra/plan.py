@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -30,15 +31,19 @@ def make_plan(config: Mapping[str, str]) -> Plan:
     Raises:
         SpecError: when the config is wrong, the platform can't serve it, or it breaks its budget; every problem
             names its key.
-        PlatformError: when the platform can't be asked.
+        PlatformError: when the platform can't be asked, or the user's price file is wrong.
     """
     spec, section = parse_spec(config, base.platform_names())
-    if spec.placement != PlacementSpec():
-        # The table of places is not read for the default.
-        from serving.places import unknown_regions
+    if spec.placement.regions != PlacementSpec().regions or spec.hardware.gpus:
+        # The default names nothing that would have to be looked up.
+        from serving.names import check_names
 
-        if unknown := unknown_regions(spec.placement.regions):
-            raise SpecError(unknown)
+        check_names(spec)
+    if os.environ.get("VLLM_ANYWHERE_PRICES"):
+        from providers.market import prices
+
+        # A price file that can't be read must not come up when resources are registered already.
+        prices()
     adapter = base.load_adapter(spec.provider)
     options = parse_part(adapter.options, section, spec.provider)
     ask = base.Ask(spec, options, base.load_market(spec.provider)(spec))

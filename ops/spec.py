@@ -13,6 +13,7 @@ import yaml
 from ops.stack import ROOT, OpsError
 from providers.base import platform_names
 from serving import NAMESPACE
+from serving.names import check_names
 from serving.spec import DeploymentSpec, SpecError, parse_spec
 
 
@@ -53,9 +54,11 @@ def read_spec(stack: str, settings: Sequence[str] = (), folder: Path = ROOT / "s
         if not (isinstance(value, Mapping) and set(value) == {"secure"})
     }
     try:
-        return parse_spec(texts, platform_names())[0]
+        spec = parse_spec(texts, platform_names())[0]
+        check_names(spec)
     except SpecError as error:
         raise OpsError(f"the spec is wrong\n{error}") from None
+    return spec
 
 
 def _stack_config(path: Path) -> dict[str, Any]:
