@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.emulators.contract import Contract, contract
 from tests.emulators.faults import Fault, Faults, Kind, broken
 from tests.emulators.http import Command, Emulator, Request, Response, json_response, without_secrets
 
@@ -197,3 +198,106 @@ def test_a_broken_body_is_never_json(value: Any) -> None:
 @given(st.dictionaries(st.sampled_from(["name", "env", "items"]), st.lists(st.text())))
 def test_what_is_no_secret_stays_readable(value: dict[str, list[str]]) -> None:
     assert without_secrets(value) == value
+
+
+# Contracts
+
+DOCUMENT: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "paths": {
+        "/things/{id}": {
+            "patch": {
+                "parameters": [
+                    {
+                        "name": "fields",
+                        "in": "query",
+                        "explode": False,
+                        "schema": {"$ref": "#/components/schemas/Fields"},
+                    },
+                    {"name": "depth", "in": "query", "required": True, "schema": {"type": "integer", "minimum": 1}},
+                    {"name": "dry", "in": "query", "schema": {"type": "boolean"}},
+                ],
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Thing"}}},
+                },
+                "responses": {
+                    "200": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Thing"}}}},
+                    "204": {},
+                },
+            }
+        },
+        "/things/all": {"get": {"responses": {"default": {"content": {"text/event-stream": {}}}}}},
+    },
+    "components": {
+        "schemas": {
+            "Fields": {"type": "array", "items": {"enum": ["name", "size"]}},
+            "Thing": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {"name": {"type": "string", "maxLength": 3}},
+                "additionalProperties": False,
+            },
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "problems"),
+    [
+        ({"depth": ["1"], "fields": ["name,size"], "dry": ["true"], "other": ["x"]}, {"name": "gpu"}, []),
+        ({"depth": ["0"]}, {"name": "gpu"}, ["query parameter depth: $: does not satisfy minimum 1"]),
+        ({"depth": ["x"]}, {"name": "gpu"}, ['query parameter depth: $: does not satisfy type "integer"']),
+        ({}, {"name": "gpu"}, ["query parameter depth is missing"]),
+        (
+            {"depth": ["1"], "dry": ["maybe"]},
+            {"name": "gpu"},
+            ['query parameter dry: $: does not satisfy type "boolean"'],
+        ),
+        (
+            {"depth": ["1"], "fields": ["name,colour"]},
+            {"name": "gpu"},
+            ['query parameter fields: $[1]: does not satisfy enum ["name", "size"]'],
+        ),
+        ({"depth": ["1"]}, None, ["the body is missing"]),
+        ({"depth": ["1"]}, {}, ["$: 'name' is a required property"]),
+        ({"depth": ["1"]}, {"name": "secret"}, ["$.name: does not satisfy maxLength 3"]),
+    ],
+)
+def test_a_request_is_judged_by_the_contract_and_its_values_are_not_repeated(
+    query: dict[str, list[str]], body: Any, problems: list[str]
+) -> None:
+    assert Contract(DOCUMENT).request_problems("PATCH", "/things/7", query, body) == problems
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "problem"),
+    [
+        (200, "application/json", b'{"name": "gpu"}', None),
+        (200, "application/json; charset=utf-8", b'{"name": 1}', '$.name: does not satisfy type "string"'),
+        (200, "text/html", b"", "content type 'text/html', not application/json"),
+        (204, "", b"", None),
+        (204, "", b"{}", "a body where the contract has none"),
+        (404, "application/json", b"{}", "status 404 is not in the contract"),
+    ],
+)
+def test_an_answer_is_judged_by_the_contract(status: int, kind: str, body: bytes, problem: str | None) -> None:
+    found = Contract(DOCUMENT).response_problems("PATCH", "/things/7", status, kind, body)
+    assert found == ([problem] if problem else [])
+
+
+def test_a_path_without_parameters_wins() -> None:
+    judge = Contract(DOCUMENT)
+    assert judge.allowed("/things/all") == ["GET"]
+    assert judge.allowed("/things/7/") == ["PATCH"]
+    assert not judge.knows("GET", "/things/7")
+    assert judge.response_problems("GET", "/things/all", 500, "text/event-stream", b"data: 1") == []
+
+
+def test_a_missing_contract_is_an_error_in_ci_and_nothing_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    assert contract("no-such-vendor.json") is None
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(FileNotFoundError):
+        contract("no-such-vendor.json")

@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.spec import DeploymentSpec
+from serving.start import start_script
 from tests.emulators.faults import Fault, Kind
 from tests.emulators.runpod import RunPodEmulator
 
@@ -194,6 +196,14 @@ def test_no_key_and_a_wrong_key_are_refused(emulator: RunPodEmulator, api: httpx
         assert api.get(url, headers={"Authorization": "Bearer wrong"}).status_code == 401
 
 
+def test_a_key_for_callers_reaches_endpoints_and_nothing_else(emulator: RunPodEmulator, api: httpx.Client) -> None:
+    emulator.options(caller_keys=["rpa_caller"])
+    endpoint = created(api, "/v2/serverless", QUEUE)
+    caller = {"Authorization": "Bearer rpa_caller"}
+    assert api.get(f"{emulator.job_url}/{endpoint['id']}/health", headers=caller).status_code == 200
+    assert api.get("/v2/pods", headers=caller).status_code == 403
+
+
 def test_a_changed_container_restarts_in_place_and_a_locked_pod_does_not(
     emulator: RunPodEmulator, api: httpx.Client
 ) -> None:
@@ -279,6 +289,33 @@ def test_a_script_as_entry_point_serves_what_its_last_line_starts(emulator: RunP
     url = emulator.proxy_url(pod["id"], 8000)
     until(lambda: api.get(f"{url}/health").is_success)
     assert [model["id"] for model in api.get(f"{url}/v1/models").json()["data"]] == ["from-env"]
+
+
+def test_the_real_start_script_is_guarded_by_the_door_that_it_writes(
+    emulator: RunPodEmulator, api: httpx.Client
+) -> None:
+    script = start_script(DeploymentSpec(), half=False, port=8000, tls=False)
+    args = json.dumps({"entrypoint": ["/bin/sh", "-c"], "cmd": [script]})
+    pod = created(
+        api, "/v2/pods", {**POD, "args": args, "env": {"VLLM_API_KEY": "new", "ANYWHERE_PREVIOUS_KEY": "old"}}
+    )
+    url = emulator.proxy_url(pod["id"], 8000)
+    until(lambda: api.get(f"{url}/health").is_success)
+
+    def status(path: str, key: str) -> int:
+        return api.get(f"{url}{path}", headers={"Authorization": f"Bearer {key}"}).status_code
+
+    assert [status("/v1/models", key) for key in ("new", "old", "wrong")] == [200, 200, 401]
+    assert status("/props", "new") == 404, "llama.cpp has it, the door does not let it through"
+    named = api.get(f"{url}/v1/models", headers={"Authorization": "Bearer new"}).json()["data"][0]["id"]
+    assert named == DeploymentSpec().model.served_name
+
+
+def test_a_start_script_without_its_key_does_not_start(emulator: RunPodEmulator, api: httpx.Client) -> None:
+    script = start_script(DeploymentSpec(), half=False, port=8000, tls=False)
+    args = json.dumps({"entrypoint": ["/bin/sh", "-c"], "cmd": [script]})
+    pod = created(api, "/v2/pods", {**POD, "args": args, "env": {}})
+    assert log(api, f"/v2/pods/{pod['id']}/logs", 1) == ["sh: VLLM_API_KEY: is not set"]
 
 
 def log(api: httpx.Client, path: str, lines: int) -> list[str]:

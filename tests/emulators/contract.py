@@ -23,6 +23,12 @@ from referencing.jsonschema import DRAFT202012
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "contracts"
 _METHODS = frozenset({"get", "put", "post", "delete", "patch", "head"})
 _NAMES_ONLY = frozenset({"required", "additionalProperties", "unevaluatedProperties", "dependentRequired"})
+_SHORT = frozenset(
+    {
+        *("type", "enum", "const", "pattern", "minimum", "maximum"),
+        *("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"),
+    }
+)
 _URI = "urn:contract"
 
 
@@ -172,8 +178,3 @@ def _told(error: ValidationError) -> str:
         return f"{inner.json_path}: {inner.message}"
     wanted = json.dumps(inner.validator_value) if inner.validator in _SHORT else ""
     return f"{inner.json_path}: does not satisfy {' '.join(filter(None, [str(inner.validator), wanted]))}"
-
-
-_SHORT = frozenset(
-    {"type", "enum", "const", "minimum", "maximum", "minLength", "minItems", "maxItems", "minProperties", "pattern"}
-)

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from .door import Door, middleware_in
+
 _OWN_PORT = 8000
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _FLAG = re.compile(r"--[\w.-]+")
@@ -23,6 +25,8 @@ class Serving:
     public: bool
     context_tokens: int
     queue_worker: bool
+    doors: tuple[Door, ...] = ()
+    """Middleware, the outermost first."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,7 @@ def command_of(image: str, args: str, env: Mapping[str, str]) -> Serving | Crash
     """What runs. An entry point of its own is served when it starts vLLM; else the image decides."""
     entrypoint, words = _argv(args)
     if entrypoint:
-        flags = _after_vllm_serve([*entrypoint, *words], env)
-        return Task() if flags is None else _served(flags, env)
+        return _script([*entrypoint, *words], env)
     if "worker" in image and "vllm" in image:
         return _queue_worker(env)
     if "vllm" in image or "--served-model-name" in words or "--model" in words:
@@ -61,15 +64,17 @@ def _argv(args: str) -> tuple[list[str], list[str]]:
     return [], shlex.split(args)
 
 
-def _after_vllm_serve(words: list[str], env: Mapping[str, str]) -> list[str] | None:
-    """The arguments of the first `vllm serve` in a command line or in a script that one of its words is."""
-    if "vllm" in words and words[words.index("vllm") + 1 :][:1] == ["serve"]:
-        return words[words.index("vllm") + 2 :]
+def _script(words: list[str], env: Mapping[str, str]) -> Serving | Crash | Task:
+    """A command line of its own, or a script that one of its words is; what it execs last counts."""
     for word in words:
-        line = re.search(r"^.*?\bvllm\s+serve\b(.*)$", re.sub(r"\\\n", " ", word), re.MULTILINE)
-        if line:
-            return [_expanded(part, env) for part in _split(line[1])]
-    return None
+        if missing := next((name for name in re.findall(r"\$\{(\w+):\?", word) if not env.get(name)), None):
+            return Crash(f"sh: {missing}: is not set")
+        lines = re.findall(r"^\s*(?:exec\s+)?vllm\s+serve\b(.*)$", re.sub(r"\\\n", " ", word), re.MULTILINE)
+        if lines:
+            return _served([_expanded(part, env) for part in _split(lines[-1])], env, word)
+    if "vllm" in words and words[words.index("vllm") + 1 :][:1] == ["serve"]:
+        return _served(words[words.index("vllm") + 2 :], env)
+    return Task()
 
 
 def _split(line: str) -> list[str]:
@@ -83,11 +88,17 @@ def _expanded(word: str, env: Mapping[str, str]) -> str:
     return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: env.get(found[1] or found[2], ""), word)
 
 
-def _served(words: list[str], env: Mapping[str, str]) -> Serving | Crash:
+def _served(words: list[str], env: Mapping[str, str], script: str = "") -> Serving | Crash:
     flags, positional = _flags(words)
     if len(positional) > 1:
         return Crash(f"vllm: error: unrecognized arguments: {' '.join(positional[1:])}")
     model = (flags.get("--model") or positional or ["Qwen/Qwen3-0.6B"])[0]
+    doors: list[Door] = []
+    for name in flags.get("--middleware", []):
+        source = middleware_in(script, name)
+        if source is None:
+            return Crash(f"ModuleNotFoundError: No module named {name.rpartition('.')[0]!r}")
+        doors.insert(0, Door(source, name, env))
     key = (flags.get("--api-key") or [env.get("VLLM_API_KEY", "")])[0]
     return Serving(
         names=tuple(flags.get("--served-model-name") or [model]),
@@ -96,18 +107,22 @@ def _served(words: list[str], env: Mapping[str, str]) -> Serving | Crash:
         public=(flags.get("--host") or ["0.0.0.0"])[0] not in _LOOPBACK,
         context_tokens=int((flags.get("--max-model-len") or ["4096"])[0]),
         queue_worker=False,
+        doors=tuple(doors),
     )
 
 
 def _flags(words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Flags with the words that follow each, and what follows none. Only --served-model-name takes several."""
+    """Flags with the words that follow each, and what follows none.
+
+    Of a repeated flag the last counts, but --middleware adds up; only --served-model-name takes several words.
+    """
     flags: dict[str, list[str]] = {}
     positional: list[str] = []
     open_flag = ""
     for word in _with_equals_split(words):
         if _FLAG.fullmatch(word):
             open_flag = word
-            flags[word] = []
+            flags[word] = flags.get(word, []) if word == "--middleware" else []
         elif open_flag:
             flags[open_flag].append(word)
             open_flag = open_flag if open_flag == "--served-model-name" else ""

@@ -61,6 +61,10 @@ def load_balancer(world: World, endpoint_id: str, path: str, request: Request) -
 def forwarded(engine: Engine, path: str, request: Request, bearer: str) -> Response:
     """The server's own answer. What vLLM would refuse for its key is refused here; llama.cpp has a key of its own."""
     assert isinstance(engine.command, Serving)
+    for door in engine.command.doors:
+        refusal, bearer = door.judge(request, path)
+        if refusal is not None:
+            return refusal
     if engine.command.key and _GUARDED.match(path) and bearer != engine.command.key:
         return json_response(401, {"error": "Unauthorized"})
     query = request.target.partition("?")[2]

@@ -36,6 +36,7 @@ _OPTIONS = frozenset(
         "fb_suffix",
         "lb_forwards_bearer",
         "has_secrets_api",
+        "caller_keys",
         "forbidden_pools",
         "surcharge",
         "balance",
@@ -103,7 +104,7 @@ class RunPodEmulator(Emulator):
         match host:
             case "proxy", str(pod), str(port):
                 return edge.pod_proxy(self.world, pod, int(port), path, request)
-            case _ if request.bearer != self.key:
+            case _ if request.bearer not in {self.key, *self.account.caller_keys}:
                 detail = "missing bearer token" if not request.bearer else "invalid bearer token"
                 return self._checked(request, path, problem(401, detail))
             case "lb", str(endpoint):
@@ -111,6 +112,8 @@ class RunPodEmulator(Emulator):
             case "jobs", *_:
                 endpoint, _, rest = path.removeprefix("/").partition("/")
                 return self._jobs.answer(request, endpoint, rest)
+            case _ if request.bearer != self.key:
+                return self._checked(request, path, problem(403, "access denied"))
             case _:
                 return self._checked(request, path, self._controlled(request, path))
 

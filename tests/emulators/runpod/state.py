@@ -262,12 +262,14 @@ class Named(Shown):
 class Account(BaseModel):
     """One account. `spent` is USD since the start, accrued until `accrued_at`.
 
-    The settings below `boots` say what RunPod does that its documents leave open, or that others have met:
-    `list_lag` lists miss what is new, `delete_lag` reads find what is deleted, `ignored_deletes` are answered with
-    204 and not carried out, pods cost `surcharge` times their list price.
+    `caller_keys` may send requests to endpoints and nothing else. The settings below `boots` say what RunPod does
+    that its documents leave open, or that others have met: `list_lag` lists miss what is new, `delete_lag` reads find
+    what is deleted, `ignored_deletes` are answered with 204 and not carried out, pods cost `surcharge` times their
+    list price.
     """
 
     key: str
+    caller_keys: list[str] = []
     balance: Decimal = Decimal(100)
     spent: Decimal = Decimal(0)
     accrued_at: float

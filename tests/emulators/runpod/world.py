@@ -58,7 +58,7 @@ class World:
         wanted: dict[str, tuple[Serving | Crash | Task, Boot]] = {}
         for pod in account.pods.values():
             if pod.status(now) == "RUNNING":
-                wanted[pod.run] = (self._command(pod.container), pod.boot)
+                wanted[pod.run] = (self._command(pod.run, pod.container), pod.boot)
         for endpoint in account.endpoints.values():
             if endpoint.lingers is not None:
                 endpoint.workers = []
@@ -66,10 +66,12 @@ class World:
             scaling.settle(account, endpoint, now, self.ready)
             for worker in endpoint.workers:
                 if scaling.started(worker, now):
-                    wanted[worker.id] = (self._command(worker.container), worker.boot)
+                    wanted[worker.id] = (self._command(worker.id, worker.container), worker.boot)
         self.engines.keep(wanted)
 
-    def _command(self, container: Container) -> Serving | Crash | Task:
+    def _command(self, name: str, container: Container) -> Serving | Crash | Task:
+        if (engine := self.engines.get(name)) is not None:
+            return engine.command
         return command_of(container.image, container.args, self.account.env_of(container))
 
     @contextmanager
