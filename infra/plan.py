@@ -58,7 +58,8 @@ def make_plan(config: Mapping[str, str]) -> Plan:
         from providers.market import dated
 
         # The chosen platform's own offers are what it said just now; the others' are dated.
-        return [*offers, *(other for other in dated(gpu_count=spec.hardware.gpu_count) if other.platform != spec.provider)]
+        others = dated(gpu_count=spec.hardware.gpu_count)
+        return [*offers, *(other for other in others if other.platform != spec.provider)]
 
     return Plan(spec, offer, adapter.resources(ask, offer), quote(spec, _shape(spec, offer), offer, market))
 
