@@ -8,10 +8,12 @@ from providers.native import NativeResource
 from providers.runpod.endpoints import EndpointResource
 from providers.runpod.pods import PodResource
 from providers.runpod.volumes import RegistryResource, VolumeResource
+from providers.runpod.weights import WeightsResource
 
 RESOURCES: tuple[NativeResource[Any, Any], ...] = (
     PodResource(),
     EndpointResource(),
     VolumeResource(),
+    WeightsResource(),
     RegistryResource(),
 )
