@@ -6,9 +6,11 @@ import json
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,10 +18,13 @@ from providers.base import KEY, Ask, Declaration, Declared, Reason, Ref
 from providers.market import Market, dated
 from providers.runpod.adapter import ADAPTER
 from providers.runpod.choices import RunPodOptions
+from providers.runpod.endpoints import EndpointInputs
 from providers.runpod.pods import PodInputs
+from providers.runpod.volumes import VolumeInputs
+from providers.runpod.weights import WeightsInputs
 from serving.cost import estimate
 from serving.offers import Offer, Rate
-from serving.spec import DeploymentSpec
+from serving.spec import DeploymentSpec, parse_part, parse_spec
 
 GPUS = ["RTX 4000 Ada", "RTX A4000", "L4"]
 
@@ -50,7 +55,8 @@ def priced(gpu: str, price: str, tier: Any = "secure", **changes: Any) -> Offer:
 
 def test_the_default_spec_is_one_pod_in_the_eu_on_the_cheapest_gpu_that_fits() -> None:
     plan = declared(ask())
-    (pod,) = plan.resources
+    secret, pod = plan.resources
+    assert (secret.type, secret.inputs) == ("vllm-anywhere:runpod:Secret", {"value": KEY})
     assert pod.type == "vllm-anywhere:runpod:Pod"
     inputs = pod.inputs
     assert (inputs["prefer"], inputs["clouds"], inputs["gpuCount"]) == ("cheapest", ["SECURE"], 1)
@@ -66,7 +72,7 @@ def test_the_default_spec_is_one_pod_in_the_eu_on_the_cheapest_gpu_that_fits() -
 
 def test_what_is_declared_is_what_the_resource_takes() -> None:
     inputs = server(ask({"max_hourly_usd": 0.5}, hardware={"gpus": GPUS})).inputs
-    parsed = PodInputs.model_validate({**inputs, "apiKey": "sk-1"})
+    parsed = PodInputs.model_validate({**inputs, "apiKey": "sk-1", "keyReference": "{{ RUNPOD_SECRET_x }}"})
     assert parsed.gpus == ["NVIDIA RTX 4000 Ada Generation", "NVIDIA RTX A4000", "NVIDIA L4"]
     assert (parsed.prefer, parsed.max_hourly_usd) == ("listed", "0.5000")
     assert "exec vllm serve Qwen/Qwen3-4B-Instruct-2507" in parsed.script
@@ -230,3 +236,75 @@ def test_the_same_ask_always_gives_the_same_resources_and_they_hold_no_secret(
     assert first.resources == again.resources
     assert all(offer.gpu in gpus for offer in offers) or not gpus
     assert json.dumps(first.resources[-1].inputs["gpus"])
+
+
+def test_a_queue_endpoint_runs_runpods_worker_with_the_same_flags_by_its_variables() -> None:
+    question = ask({"mode": "serverless"}, scaling={"min": 0, "max": 3}, usage={"requests_per_day": 1000})
+    inputs = EndpointInputs.model_validate({**server(question).inputs, "callerKey": "rpa_x"})
+    assert (inputs.kind, inputs.image, inputs.args) == ("QUEUE", "runpod/worker-v1-vllm:v2.25.2", "")
+    assert inputs.env["OPENAI_SERVED_MODEL_NAME_OVERRIDE"] == "qwen3-4b-instruct-2507"
+    assert (inputs.env["MAX_MODEL_LEN"], inputs.env["GPU_MEMORY_UTILIZATION"]) == ("8192", "0.85")
+    assert (inputs.min_workers, inputs.max_workers, inputs.scaler, inputs.scaler_value) == (0, 3, "QUEUE_DELAY", 4)
+    assert (inputs.min_cuda, inputs.flashboot, inputs.execution_timeout_s) == ("13.0", True, 600)
+    notes = " ".join(declared(question).notes)
+    for words in ("own_api_key", "workers.max", "524"):
+        assert words in notes
+
+
+def test_a_load_balancer_runs_the_plain_image_and_asks_for_no_key_of_its_own() -> None:
+    inputs = EndpointInputs.model_validate({**server(ask({"mode": "load-balancing"})).inputs, "callerKey": "rpa_x"})
+    assert (inputs.kind, inputs.image) == ("LOAD_BALANCER", "vllm/vllm-openai:v0.27.1")
+    assert inputs.args.startswith("Qwen/Qwen3-4B-Instruct-2507 --served-model-name qwen3-4b-instruct-2507")
+    assert inputs.args.endswith("--host 0.0.0.0 --port 8000")
+    assert inputs.env == {"PORT": "8000", "PORT_HEALTH": "8000", "HEALTH_CHECK_PATH": "/health"}
+    assert (inputs.scaler, inputs.scaler_value) == ("REQUEST_COUNT", 30)
+
+
+def test_workers_cost_by_the_second_and_sleep_for_nothing() -> None:
+    scaling = {"min": 0, "max": 2}
+    used = ADAPTER.offers(ask({"mode": "serverless"}, scaling=scaling, usage={"requests_per_day": 1000}))[0]
+    assert (used.kind, used.sku) == ("serverless", "AMPERE_16")
+    idle = ask({"mode": "serverless"}, scaling=scaling, usage={"requests_per_day": 0})
+    assert {estimate(idle.spec, offer).monthly for offer in ADAPTER.offers(idle)} == {0}
+
+
+def test_several_pools_are_a_range_of_prices() -> None:
+    question = ask({"mode": "serverless"}, hardware={"gpus": ["RTX A4000", "RTX 4090"]})
+    rate = ADAPTER.offers(question)[0].rates[0]
+    assert (rate.unit_price, rate.lowest, rate.highest) == tuple(map(Decimal, ("0.00016", "0.00016", "0.00031")))
+
+
+def test_weights_on_a_volume_are_there_before_the_workers_and_have_a_line_of_their_own() -> None:
+    options = {"mode": "load-balancing", "weights": "volume", "data_centers": ["EU-RO-1"]}
+    question = ask(options)
+    volume, weights, endpoint = declared(question).resources
+    assert volume.inputs == {"sizeGb": 20, "dataCenter": "EU-RO-1"}
+    assert weights.inputs["volumeId"] == Ref("volume", "id")
+    assert endpoint.inputs["volumeIds"] == [Ref("weights", "volumeId")]
+    assert endpoint.inputs["env"]["HF_HOME"] == "/runpod-volume/huggingface"
+    assert endpoint.inputs["env"]["HF_HUB_OFFLINE"] == "1"
+    (line,) = [rate for rate in ADAPTER.offers(question)[0].rates if rate.meter == "network volume"]
+    assert (line.quantity, line.bills) == (Decimal(20), "kept")
+    WeightsInputs.model_validate({**weights.inputs, "volumeId": "v1"})
+    VolumeInputs.model_validate(volume.inputs)
+
+
+def test_weights_on_a_volume_serve_a_pod_too() -> None:
+    pod = server(ask({"weights": "volume", "data_centers": ["EU-RO-1"], "volume_gb": 50}))
+    assert (pod.inputs["volumeId"], pod.inputs["volumePath"]) == (Ref("weights", "volumeId"), "/runpod-volume")
+
+
+def test_an_image_with_the_weights_in_it_may_come_from_a_private_registry() -> None:
+    options = {"mode": "serverless", "weights": "image", "image": "ghcr.io/me/qwen:1", "registry_username": "me"}
+    registry, endpoint = declared(ask(options)).resources
+    assert (registry.type, registry.inputs) == ("vllm-anywhere:runpod:RegistryAuth", {"username": "me"})
+    assert (endpoint.inputs["image"], endpoint.inputs["registry"]) == ("ghcr.io/me/qwen:1", Ref("registry", "id"))
+
+
+@pytest.mark.parametrize("name", ["runpod", "runpod-serverless", "runpod-load-balancing"])
+def test_the_stack_files_that_ship_can_be_deployed(name: str) -> None:
+    config = yaml.safe_load((Path(__file__).parents[1] / "stacks" / f"Pulumi.{name}.yaml").read_text())["config"]
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    spec, section = parse_spec(texts, ["runpod"])
+    question = Ask(spec, parse_part(RunPodOptions, section, "runpod"), Market(dated("runpod")))
+    assert server(question).type.startswith("vllm-anywhere:runpod:")

@@ -96,9 +96,12 @@ class RunPodAdapter:
         return [self._complete(ask, offer, ordered) for offer in ordered]
 
     def resources(self, ask: Ask, offer: Offer) -> Declared:
-        server = self._pod(ask) if options_of(ask).mode == "pod" else self._endpoint(ask)
+        if options_of(ask).mode == "pod":
+            servers = [_declare("key-in-runpod", "Secret", value=KEY), self._pod(ask)]
+        else:
+            servers = [self._endpoint(ask)]
         return Declared(
-            resources=(*_registry(ask), *_volume(ask), server),
+            resources=(*_registry(ask), *_volume(ask), *servers),
             server="server",
             endpoint=Ref("server", "endpoint"),
             run=Ref("server", "run"),
@@ -137,6 +140,7 @@ class RunPodAdapter:
             env=cache_env(ask),
             disk_gb=spec.hardware.disk_gb,
             api_key=KEY,
+            key_reference=Ref("key-in-runpod", "reference"),
             **_registry_input(ask),
             **volume,
         )

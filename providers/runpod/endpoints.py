@@ -47,9 +47,6 @@ class EndpointInputs(Labelled):
     args: str = Field(default="", description="Arguments for the image's own entry point.")
     env: dict[str, str] = Field(default={}, description="Environment variables that are not secret.")
     hf_token: SecretStr | None = Field(default=None, description="Hugging Face token for gated models.")
-    secrets: dict[str, str] = Field(
-        default={}, description="Environment variable to `{{ RUNPOD_SECRET_name }}`, instead of the value in clear."
-    )
     disk_gb: int = Field(default=60, ge=1, description="Container disk of a worker in GB.")
     data_centers: list[str] = Field(default=[], description="Acceptable data centres; empty for anywhere.")
     volume_ids: list[str] = Field(default=[], description="Network volumes to mount at /runpod-volume.")
@@ -273,9 +270,8 @@ def update_body(found: answers.Endpoint, inputs: EndpointInputs, pools: Pools) -
 
 
 def environment(inputs: EndpointInputs) -> dict[str, str]:
-    """The workers' environment: a reference to a RunPod secret where there is one, else the value in clear."""
-    own = {HF_TOKEN: inputs.hf_token.get_secret_value()} if inputs.hf_token else {}
-    return {**inputs.env, **own, **{name: ref for name, ref in inputs.secrets.items() if name in own}}
+    """The workers' environment."""
+    return {**inputs.env, **({HF_TOKEN: inputs.hf_token.get_secret_value()} if inputs.hf_token else {})}
 
 
 def inputs_of(found: answers.Endpoint, known: EndpointInputs | None, outputs: EndpointOutputs | None) -> EndpointInputs:

@@ -57,8 +57,8 @@ class PodInputs(Labelled):
     env: dict[str, str] = Field(default={}, description="Environment variables that are not secret.")
     api_key: SecretStr = Field(description="The key that requests must carry.")
     hf_token: SecretStr | None = Field(default=None, description="Hugging Face token for gated models.")
-    secrets: dict[str, str] = Field(
-        default={}, description="Environment variable to `{{ RUNPOD_SECRET_name }}`, instead of the value in clear."
+    key_reference: SecretStr | None = Field(
+        default=None, description="`{{ RUNPOD_SECRET_name }}` for the container's environment, instead of the key."
     )
     disk_gb: int = Field(default=60, ge=1, description="Container disk in GB, lost when the pod restarts.")
     volume_id: str = Field(default="", description="A network volume to mount.")
@@ -271,7 +271,8 @@ def environment(inputs: PodInputs) -> dict[str, str]:
     """The container's environment: a reference to a RunPod secret where there is one, else the value in clear."""
     token = inputs.hf_token.get_secret_value() if inputs.hf_token else None
     own = start_env(api_key=inputs.api_key.get_secret_value(), hf_token=token)
-    return {**inputs.env, **own, **{name: ref for name, ref in inputs.secrets.items() if name in own}}
+    stored = {API_KEY: inputs.key_reference.get_secret_value()} if inputs.key_reference else {}
+    return {**inputs.env, **own, **stored}
 
 
 def is_same(pod: answers.Pod, inputs: PodInputs) -> bool:

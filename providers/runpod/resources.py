@@ -7,6 +7,7 @@ from typing import Any
 from providers.native import NativeResource
 from providers.runpod.endpoints import EndpointResource
 from providers.runpod.pods import PodResource
+from providers.runpod.vault import SecretResource
 from providers.runpod.volumes import RegistryResource, VolumeResource
 from providers.runpod.weights import WeightsResource
 
@@ -16,4 +17,5 @@ RESOURCES: tuple[NativeResource[Any, Any], ...] = (
     VolumeResource(),
     WeightsResource(),
     RegistryResource(),
+    SecretResource(),
 )
