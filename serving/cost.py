@@ -81,7 +81,7 @@ class Estimator:
     def estimate(self, offer: Offer) -> Estimate:
         """Every line of one offer. Rates that only count while a server is stopped are left out."""
         lines: list[CostLine] = []
-        main = _main_rate(offer) if self._awake else None
+        main = _main_rate(offer) if self.load and offer.kind in BASED_ON_USE else None
         for rate in offer.rates:
             for part in self._parts(offer.kind, rate):
                 detailed = self._phases(part, rate) if rate is main and part.scales else (part,)
@@ -163,6 +163,7 @@ class Estimator:
     def _work_out(self, scales: bool, rate: Rate) -> Iterator[_Part]:
         scaling, usage, assumed = self.spec.scaling, self.spec.usage, self.assumptions
         hours, per_hour = assumed.hours, _per_hour(rate, self.spec.hardware.disk_gb)
+        # A worker that sleeps was made once, too.
         servers = scaling.max if scales else max(1, scaling.min)
         match rate.bills:
             case "stopped":

@@ -181,7 +181,7 @@ class CostLine:
 class Estimate:
     """What an offer costs, line by line. Amounts are US dollars in a month.
 
-    `hours` is the month's length, `peak_hourly` the cost of an hour in which every worker is up.
+    `hours` is the month's length, `peak_hourly` the cost of an hour in which every worker is up, without its traffic.
     """
 
     lines: tuple[CostLine, ...]

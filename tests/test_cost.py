@@ -283,6 +283,15 @@ def test_more_than_the_workers_can_answer_is_said() -> None:
     assert usd(found.monthly) == "420.48"
 
 
+def test_a_pod_does_not_ask_how_long_workers_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(load: object) -> None:
+        raise AssertionError(load)
+
+    monkeypatch.setattr("serving.cost.awake", never)
+    busy = sleepy(scaling={"min": 0, "max": 5}, usage={"requests_per_day": 10**6})
+    assert usd(bill(busy, hourly("0.34")).monthly) == "248.20"
+
+
 def test_a_worker_answers_no_more_together_than_its_engine_does() -> None:
     one_by_one = sleepy(engine={"max_num_seqs": 1})
     assert Estimator(one_by_one, AS_IN_THE_TABLE).load == replace(
@@ -513,6 +522,12 @@ def test_small_prices_are_written_in_plain_digits() -> None:
 
 
 # --- the documentation
+
+
+def test_the_documentation_names_every_key_of_the_stack_output() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    output = example().as_output()
+    assert not [key for key in (*output, *output["lines"][0]) if f"`{key}`" not in text]
 
 
 def test_the_worked_example_of_the_documentation_is_what_comes_out() -> None:
