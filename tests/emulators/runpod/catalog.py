@@ -54,9 +54,13 @@ GPUS = {
         _gpu("NVIDIA GeForce RTX 4090", "RTX 4090", "ADA_24", 24, "0.69", "0.34", "0.00031"),
         _gpu("NVIDIA A40", "A40", "AMPERE_48", 48, "0.40", "0.35", "0.00034"),
         _gpu("NVIDIA RTX A6000", "RTX A6000", "AMPERE_48", 48, "0.49", "0.33", "0.00034"),
+        _gpu("NVIDIA L40", "L40", "ADA_48_PRO", 48, "0.99", "0.69", "0.00053"),
+        _gpu("NVIDIA RTX 6000 Ada Generation", "RTX 6000 Ada", "ADA_48_PRO", 48, "0.77", "0.74", "0.00053"),
         _gpu("NVIDIA L40S", "L40S", "ADA_48_PRO", 48, "0.86", "0.79", "0.00053"),
         _gpu("NVIDIA A100 80GB PCIe", "A100 PCIe", "AMPERE_80", 80, "1.64", "1.19", "0.00076"),
         _gpu("NVIDIA H100 80GB HBM3", "H100 SXM", "ADA_80_PRO", 80, "2.99", "2.69", "0.00116"),
+        _gpu("NVIDIA H200", "H200 SXM", "HOPPER_141", 141, "3.99", "3.59", "0.00155"),
+        _gpu("NVIDIA B200", "B200", "BLACKWELL_180", 180, "5.98", "5.49", "0.00240"),
         _gpu("NVIDIA GeForce RTX 3070", "RTX 3070", None, 8, "0.13", "0.10", "0"),
     )
 }
@@ -68,23 +72,35 @@ class DataCenter:
     """A place; `country` is ISO 3166 alpha-2, `cuda` the newest version that its hosts' drivers have."""
 
     id: str
-    name: str
     region: str
     country: str
-    cuda: str = "13.0"
+    cuda: str
+
+    @property
+    def name(self) -> str:
+        return self.id.replace("-", " ")
+
+
+_PLACES = {
+    "EUROPE": "EU-RO-1 EU-SE-1 EU-CZ-1 EU-NL-1 EU-FR-1 EUR-IS-1 EUR-IS-2 EUR-IS-3 EUR-NO-1",
+    "NORTH_AMERICA": "CA-MTL-1 CA-MTL-2 CA-MTL-3 US-CA-2 US-DE-1 US-GA-1 US-GA-2 US-IL-1 US-KS-2 US-KS-3 US-NC-1 "
+    "US-TX-1 US-TX-3 US-TX-4 US-WA-1",
+    "OCEANIA": "OC-AU-1",
+    "ASIA": "AP-JP-1",
+}
+_OLD_DRIVERS = frozenset({"EU-NL-1"})
+
+
+def _country(id: str) -> str:
+    """The first part of an id is a continent, but for the United States and Canada."""
+    first, second, _ = id.split("-")
+    return first if first in {"US", "CA"} else second
 
 
 DATA_CENTERS = {
-    place.id: place
-    for place in (
-        DataCenter("EU-RO-1", "EU Romania 1", "EUROPE", "RO"),
-        DataCenter("EU-SE-1", "EU Sweden 1", "EUROPE", "SE"),
-        DataCenter("EU-NL-1", "EU Netherlands 1", "EUROPE", "NL", cuda="12.8"),
-        DataCenter("EUR-IS-1", "Europe Iceland 1", "EUROPE", "IS"),
-        DataCenter("US-KS-2", "US Kansas 2", "NORTH_AMERICA", "US"),
-        DataCenter("US-TX-3", "US Texas 3", "NORTH_AMERICA", "US"),
-        DataCenter("CA-MTL-1", "CA Montreal 1", "NORTH_AMERICA", "CA"),
-    )
+    id: DataCenter(id, region, _country(id), "12.8" if id in _OLD_DRIVERS else "13.0")
+    for region, ids in _PLACES.items()
+    for id in ids.split()
 }
 
 

@@ -222,7 +222,7 @@ class Control:
         tail = int(request.param("tail") or 100)
 
         def events() -> Iterator[bytes]:
-            lines = self._world.engines.log(container)
+            lines = self._world.engines.log(container, self._world.now())
             position = max(len(lines) - tail, 0)
             while True:
                 for line in lines[position:]:
@@ -233,7 +233,7 @@ class Control:
                 if request.hung_up():
                     return
                 time.sleep(_QUIET_S)
-                lines = self._world.engines.log(container)
+                lines = self._world.engines.log(container, self._world.now())
 
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return Response(200, headers=headers, chunks=events())

@@ -25,7 +25,8 @@ class Engine:
     """One container that was started. `address` is where its server listens, once it does."""
 
     command: Serving | Crash | Task
-    log: list[str]
+    boot: Boot
+    started_at: float
     key: str = field(default_factory=lambda: secrets.token_hex(8))
     process: Starting | None = None
     address: str = ""
@@ -41,15 +42,15 @@ class Engines:
         self._lock = threading.Lock()
         self._model = _model()
 
-    def keep(self, wanted: Mapping[str, tuple[Serving | Crash | Task, Boot]]) -> None:
+    def keep(self, wanted: Mapping[str, tuple[Serving | Crash | Task, Boot]], now: float) -> None:
         with self._lock:
             for name in self._running.keys() - wanted.keys():
                 self._end(self._running.pop(name))
             for name in wanted.keys() - self._running.keys():
-                self._running[name] = self._started(name, *wanted[name])
+                self._running[name] = self._started(name, *wanted[name], now)
 
     def close(self) -> None:
-        self.keep({})
+        self.keep({}, 0)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def get(self, name: str) -> Engine | None:
@@ -67,15 +68,18 @@ class Engines:
             engine.address = f"http://127.0.0.1:{running.port}"
         return engine
 
-    def log(self, name: str) -> list[str]:
-        """What the container has printed."""
+    def log(self, name: str, now: float) -> list[str]:
+        """What the container has printed by now."""
         engine = self._running.get(name)
-        return [*engine.log, *self._machine.log_tail(_label(name), 5000)] if engine else []
+        if engine is None:
+            return []
+        boot, age_s = engine.boot, now - engine.started_at
+        scripted = boot.log if not boot.line_s else boot.log[: int(age_s / boot.line_s)]
+        last = [engine.command.line] if isinstance(engine.command, Crash) else []
+        return [*scripted, *last, *self._machine.log_tail(_label(name), 5000)]
 
-    def _started(self, name: str, command: Serving | Crash | Task, boot: Boot) -> Engine:
-        engine = Engine(command, list(boot.log))
-        if isinstance(command, Crash):
-            engine.log.append(command.line)
+    def _started(self, name: str, command: Serving | Crash | Task, boot: Boot, now: float) -> Engine:
+        engine = Engine(command, boot, now)
         if isinstance(command, Serving) and not (boot.broken or boot.exits):
             want = {
                 "engine": "llama",

@@ -54,7 +54,8 @@ class Container(BaseModel):
 class Boot(BaseModel):
     """How the next container of a matching image or name starts: its delays, and what goes wrong.
 
-    `log` is what it prints first. A container that is `broken` never listens; one that `exits` ends after its log.
+    `log` is what it prints first, a line every `line_s` seconds. A container that is `broken` never listens; one that
+    `exits` has ended, and its pod with it, as soon as it started.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -63,6 +64,7 @@ class Boot(BaseModel):
     provision_s: float = 0
     start_s: float = 0
     log: list[str] = []
+    line_s: float = 0
     broken: bool = False
     exits: bool = False
 

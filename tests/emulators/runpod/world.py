@@ -67,7 +67,7 @@ class World:
             for worker in endpoint.workers:
                 if scaling.started(worker, now):
                     wanted[worker.id] = (self._command(worker.id, worker.container), worker.boot)
-        self.engines.keep(wanted)
+        self.engines.keep(wanted, now)
 
     def _command(self, name: str, container: Container) -> Serving | Crash | Task:
         if (engine := self.engines.get(name)) is not None:
