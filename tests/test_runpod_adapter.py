@@ -19,7 +19,7 @@ from providers.market import Market, dated
 from providers.runpod.adapter import ADAPTER
 from providers.runpod.choices import RunPodOptions
 from providers.runpod.endpoints import EndpointInputs
-from providers.runpod.pods import PodInputs
+from providers.runpod.pod_terms import PodInputs
 from providers.runpod.volumes import VolumeInputs
 from providers.runpod.weights import WeightsInputs
 from serving.cost import estimate

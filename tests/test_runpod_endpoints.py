@@ -20,7 +20,8 @@ from providers.runpod import answers, endpoints
 from providers.runpod.answers import GpuType
 from providers.runpod.client import RunPod, urls_from
 from providers.runpod.endpoints import EndpointInputs, EndpointOutputs, EndpointResource
-from providers.runpod.pods import PodInputs, PodResource
+from providers.runpod.pod_terms import PodInputs
+from providers.runpod.pods import PodResource
 from providers.runpod.volumes import RegistryInputs, RegistryResource, VolumeInputs, VolumeResource
 
 RTX, A4500, L4 = "NVIDIA RTX 4000 Ada Generation", "NVIDIA RTX A4500", "NVIDIA L4"

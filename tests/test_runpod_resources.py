@@ -18,10 +18,11 @@ from test_lifecycle_invariants import LABEL, Invariants, context
 
 from providers.base import Interrupted, NoCapacity, PlatformError
 from providers.native import Context, Created
-from providers.runpod import answers, pods
+from providers.runpod import answers, pod_terms
 from providers.runpod.answers import exec_form
 from providers.runpod.client import RunPod
-from providers.runpod.pods import PodInputs, PodOutputs, PodResource
+from providers.runpod.pod_terms import PodInputs
+from providers.runpod.pods import PodOutputs, PodResource
 from providers.runpod.vault import SecretInputs, SecretResource, name_of
 
 SOLD_OUT = (
@@ -174,8 +175,8 @@ class TestPod(Invariants):
         return list(cloud.things)
 
     def leave(self, cloud: Account) -> str:
-        option = pods.candidates(pod_inputs(), None)[0]
-        return cloud.cloud.create("/v2/pods", pods.create_body(pod_inputs(), option), answers.Pod, LABEL).id
+        option = pod_terms.candidates(pod_inputs(), None)[0]
+        return cloud.cloud.create("/v2/pods", pod_terms.create_body(pod_inputs(), option), answers.Pod, LABEL).id
 
 
 def secret_inputs(value: str = "sk-do-not-tell", label: str = LABEL) -> SecretInputs:
@@ -548,7 +549,7 @@ def test_candidates_keep_to_cap_and_order(order: list[str], prefer: Any, cap: st
         (A4000, "COMMUNITY"): Decimal("0.17"),
     }
     inputs = pod_inputs(gpus=order, prefer=prefer, max_hourly_usd=cap, clouds=clouds)
-    found = pods.candidates(inputs, listed)
+    found = pod_terms.candidates(inputs, listed)
     prices = [option.listed for option in found if option.listed is not None]
     assert len(prices) == len(found)
     assert all(price <= Decimal(cap or "9") for price in prices)
