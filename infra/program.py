@@ -14,6 +14,7 @@ from infra.plan import Plan, make_plan
 from infra.register import refs_in, register, resolve
 from providers.base import KEY, Declaration, PlatformError, Ref, Text
 from serving import NAMESPACE
+from serving.cost import BASED_ON_USE
 from serving.quote import Running, running
 from serving.report import PlanView, plan_facts, plan_report
 from serving.spec import Problem, SpecError
@@ -60,7 +61,9 @@ class Deployment(pulumi.ComponentResource):
             }.items()
         }
         endpoint = plan.declared.endpoint
-        resources = register(declarations, [KEY, *refs_in(endpoint), *results.values()], parent=self)
+        resources = register(
+            declarations, [KEY, *refs_in(endpoint), *refs_in(plan.declared.ca), *results.values()], parent=self
+        )
         # Before its first child is known, the engine has no row for the component and shows the text elsewhere.
         cost = pulumi.Output.from_input(asyncio.to_thread(plan.quote.as_output))
         told = pulumi.Output.all(resources[KEY.resource].urn, cost, pulumi.Output.from_input(_running()))
@@ -73,6 +76,7 @@ class Deployment(pulumi.ComponentResource):
             "hardware": plan.declared.hardware,
             "cost": cost,
             "ready": resolve(results, resources),
+            **({"ca_pem": resolve(plan.declared.ca, resources)} if plan.declared.ca else {}),
         }
         self.register_outputs(outputs)
         for name, value in outputs.items():
@@ -100,6 +104,10 @@ def _report(plan: Plan, now: Running | None) -> str:
     return plan_report(view, plan.quote, now)
 
 
+def _may_sleep(plan: Plan) -> bool:
+    return plan.offer.kind in BASED_ON_USE and plan.spec.scaling.min == 0
+
+
 def _api_key(plan: Plan) -> Declaration:
     own = pulumi.Config(NAMESPACE).get_secret("own_api_key")
     inputs = {"rotation": plan.spec.api_key.rotation, **({"own": own} if own else {})}
@@ -118,5 +126,7 @@ def _ready(plan: Plan) -> Declaration:
             "serverId": Ref(plan.declared.server, "id"),
             "run": Text("{}", (plan.declared.run,)),
             "timeoutS": plan.spec.ready.timeout_s,
+            **({"caPem": plan.declared.ca} if plan.declared.ca else {}),
+            **({} if plan.spec.ready.wake or not _may_sleep(plan) else {"wake": False}),
         },
     )

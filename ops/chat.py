@@ -29,7 +29,7 @@ def chat(
     Raises:
         OpsError: when the endpoint does not answer.
     """
-    client = client or ChatClient(stack.endpoint, stack.api_key.get_secret_value())
+    client = client or ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem)
     history: list[Message] = [{"role": "system", "content": system}] if system else []
 
     def answer() -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from ops.stack import OpsError
+from providers.shared.endpoint import trust
 
 Message = Mapping[str, str]
 
@@ -36,13 +37,17 @@ class Usage:
 
 
 class ChatClient:
-    """An OpenAI base URL (ending in /v1) and its key. `transport` is the seam for tests."""
+    """An OpenAI base URL (ending in /v1), its key, and the CA that vouches for it, PEM ("" for the public ones).
 
-    def __init__(self, endpoint: str, key: str, transport: httpx.BaseTransport | None = None) -> None:
+    `transport` is the seam for tests.
+    """
+
+    def __init__(self, endpoint: str, key: str, ca_pem: str = "", transport: httpx.BaseTransport | None = None) -> None:
         self._endpoint = endpoint
         local = httpx.URL(endpoint).host in ("127.0.0.1", "localhost", "::1")
         self._http = httpx.Client(
             transport=transport,
+            verify=trust(ca_pem),
             timeout=_TIMEOUT,
             headers={"Authorization": f"Bearer {key}"},
             trust_env=not local,

@@ -22,11 +22,11 @@ class OpsError(Exception):
 
 
 class ReadyOutput(BaseModel):
-    """How the first answer came: seconds, and when."""
+    """How the first answer came: seconds, and when; None when `ready.wake: false` let it sleep."""
 
-    time_to_ready_s: float
-    first_token_s: float
-    answered_at: datetime
+    time_to_ready_s: float | None
+    first_token_s: float | None
+    answered_at: datetime | None
 
 
 class Stack(BaseModel):
@@ -42,6 +42,7 @@ class Stack(BaseModel):
     hardware: str
     cost: dict[str, Any]
     ready: ReadyOutput
+    ca_pem: str = ""
 
 
 def read_stack(name: str, run: Run | None = None) -> Stack:

@@ -23,7 +23,7 @@ def status(
     client: ChatClient | None = None,
 ) -> int:
     """Show the stack and one live check of it. Returns the exit status: 0 when it answers, 1 when not."""
-    client = client or ChatClient(stack.endpoint, stack.api_key.get_secret_value())
+    client = client or ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem)
     health = client.health()
     facts = status_facts(stack, health, now or datetime.now(UTC))
     if as_json:
@@ -35,6 +35,7 @@ def status(
 
 def status_facts(stack: Stack, health: Health, now: datetime) -> dict[str, Any]:
     """What is known of a stack, as plain data without the key."""
+    answered = stack.ready.answered_at
     return {
         "stack": stack.name,
         "endpoint": stack.endpoint,
@@ -45,8 +46,8 @@ def status_facts(stack: Stack, health: Health, now: datetime) -> dict[str, Any]:
         "models": list(health.models),
         "provider": stack.provider,
         "hardware": stack.hardware,
-        "ready_since": stack.ready.answered_at.isoformat(),
-        "uptime_s": int((now - stack.ready.answered_at).total_seconds()) if health.ok else None,
+        "ready_since": answered.isoformat() if answered else None,
+        "uptime_s": int((now - answered).total_seconds()) if answered and health.ok else None,
         "hourly_usd": stack.cost.get("hourly_usd"),
         "monthly_usd": stack.cost.get("monthly_usd"),
     }
@@ -54,7 +55,8 @@ def status_facts(stack: Stack, health: Health, now: datetime) -> dict[str, Any]:
 
 def hello(stack: Stack, out: TextIO = sys.stdout) -> None:
     """How to use what has just been deployed, to be copied and pasted. The key itself is not shown."""
-    print(_HELLO.format(stack=stack.name, endpoint=stack.endpoint, model=stack.model), file=out)
+    ca = _CA.format(stack=stack.name) if stack.ca_pem else ""
+    print(_HELLO.format(ca=ca, stack=stack.name, endpoint=stack.endpoint, model=stack.model), file=out)
 
 
 _HELLO = """
@@ -68,7 +70,7 @@ vllm-anywhere chat -s {stack} "What is the capital of France?"
 
 export OPENAI_BASE_URL={endpoint}
 export OPENAI_API_KEY=$(pulumi stack output api_key --show-secrets -s {stack})
-curl -s $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" \\
+{ca}curl -s $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" \\
   -H "Content-Type: application/json" \\
   -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Say hello."}}]}}'
 
@@ -83,6 +85,11 @@ for chunk in answer:
     print(chunk.choices[0].delta.content or "" if chunk.choices else "", end="", flush=True)
 print()
 PY
+"""
+
+
+_CA = """pulumi stack output ca_pem -s {stack} > ca.pem     # the server's own CA; no other is trusted
+export SSL_CERT_FILE=$PWD/ca.pem CURL_CA_BUNDLE=$PWD/ca.pem
 """
 
 

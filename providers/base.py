@@ -117,7 +117,8 @@ class Declared:
 
     `server` names the declaration whose logs explain a failure. `endpoint` is the OpenAI base URL, ending in /v1.
     `run` is an output that changes whenever the server is started anew, so that it has to answer anew.
-    `model` is the name that requests use, `hardware` and `notes` are sentences for people.
+    `model` is the name that requests use, `hardware` and `notes` are sentences for people. `ca` is the certificate
+    (PEM) that clients have to trust, where the platform's own TLS doesn't do.
     """
 
     resources: tuple[Declaration, ...]
@@ -127,6 +128,7 @@ class Declared:
     model: str
     hardware: str
     notes: tuple[str, ...] = ()
+    ca: Ref | None = None
 
 
 KEY = Ref("api-key", "value")

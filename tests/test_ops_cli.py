@@ -40,7 +40,7 @@ def piece(text: str | None) -> dict[str, Any]:
 
 
 def client(answer: httpx.Response) -> ChatClient:
-    return ChatClient(STACK.endpoint, "sk-secret", httpx.MockTransport(lambda _: answer))
+    return ChatClient(STACK.endpoint, "sk-secret", transport=httpx.MockTransport(lambda _: answer))
 
 
 def ran(stdout: str = "", stderr: str = "", returncode: int = 0) -> Any:
@@ -104,7 +104,7 @@ def test_a_conversation_remembers_what_was_said() -> None:
             raise EOFError from None
 
     out = io.StringIO()
-    talker = ChatClient(STACK.endpoint, "k", httpx.MockTransport(serve))
+    talker = ChatClient(STACK.endpoint, "k", transport=httpx.MockTransport(serve))
     options: dict[str, Any] = {"system": "Be brief.", "max_tokens": None, "temperature": None, "as_json": False}
     chat(STACK, "", **options, out=out, ask=ask, client=talker)
     assert [message["content"] for message in asked[1]] == ["Be brief.", "first", "answer 1", "second"]
@@ -138,7 +138,7 @@ def test_status_of_a_dead_stack_exits_1_and_says_what_to_do() -> None:
         raise httpx.ConnectError("connection refused", request=request)
 
     out = io.StringIO()
-    dead = ChatClient(STACK.endpoint, "k", httpx.MockTransport(refuse))
+    dead = ChatClient(STACK.endpoint, "k", transport=httpx.MockTransport(refuse))
     assert status(STACK, as_json=False, now=NOW, out=out, client=dead) == 1
     assert "connection refused" in out.getvalue()
     assert "pulumi refresh -s local" in out.getvalue()

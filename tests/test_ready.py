@@ -31,7 +31,7 @@ def ask(completion: httpx.Response, models: httpx.Response | None = None, model:
         return (models or httpx.Response(200, json=MODELS)) if request.method == "GET" else completion
 
     ticks = itertools.count()
-    return Endpoint("https://x/v1", "k", httpx.MockTransport(serve)).ask(model, lambda: float(next(ticks)))
+    return Endpoint("https://x/v1", "k", transport=httpx.MockTransport(serve)).ask(model, lambda: float(next(ticks)))
 
 
 def streamed(*parts: str) -> httpx.Response:
@@ -85,9 +85,9 @@ class Clock:
         return self.now >= self.cancelled_at
 
 
-def ready(monkeypatch: pytest.MonkeyPatch, answers: Callable[[], Any], clock: Clock, shown: list[str]) -> Any:
+def ready(monkeypatch: pytest.MonkeyPatch, answers: Callable[[], Any], clock: Clock, shown: list[str], **changes: Any) -> Any:
     class Stub:
-        def __init__(self, url: str, key: str) -> None:
+        def __init__(self, url: str, key: str, ca_pem: str) -> None:
             assert (url, key) == ("https://x/v1", "k")
 
         def ask(self, model: str, now: Callable[[], float]) -> Any:
@@ -104,6 +104,7 @@ def ready(monkeypatch: pytest.MonkeyPatch, answers: Callable[[], Any], clock: Cl
         platform="fake",
         server_id="fake-1",
         timeout_s=60,
+        **changes,
     )
     return Ready().create(context, inputs)
 
@@ -163,3 +164,13 @@ def test_keep_alives_and_event_names_are_no_data() -> None:
 @pytest.mark.parametrize("data", ["[1]", '{"choices": [{"delta": null}]}'])
 def test_a_chunk_of_another_shape_is_no_answer(data: str) -> None:
     assert isinstance(ask(streamed(f"data: {data}\n\n", "data: [DONE]\n\n")), NotYet)
+
+
+def test_a_server_that_may_sleep_is_left_asleep_when_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never() -> Answer:
+        raise AssertionError("it was asked, which wakes a worker")
+
+    shown: list[str] = []
+    outputs = ready(monkeypatch, never, Clock(), shown, wake=False).outputs
+    assert (outputs.answered_at, outputs.time_to_ready_s) == (None, None)
+    assert "asleep" in shown[0]

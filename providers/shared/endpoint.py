@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,12 +31,16 @@ class NotYet:
 
 
 class Endpoint:
-    """An OpenAI base URL (ending in /v1) and its key. `transport` is the seam for tests."""
+    """An OpenAI base URL (ending in /v1), its key, and the CA that vouches for it, PEM ("" for the public ones).
 
-    def __init__(self, url: str, key: str, transport: httpx.BaseTransport | None = None) -> None:
+    `transport` is the seam for tests.
+    """
+
+    def __init__(self, url: str, key: str, ca_pem: str = "", transport: httpx.BaseTransport | None = None) -> None:
         self._url = url
         self._http = httpx.Client(
             transport=transport,
+            verify=trust(ca_pem),
             timeout=_TIMEOUT,
             headers={"Authorization": f"Bearer {key}"},
             # A proxy for the outside must not be asked for this machine's own servers.
@@ -89,6 +94,15 @@ class Endpoint:
         detail = " ".join(response.text.split())[:200]
         final = response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
         return NotYet(f"HTTP {response.status_code} {detail}".strip(), final)
+
+
+def trust(ca_pem: str) -> ssl.SSLContext | bool:
+    """What `verify=ca.pem` is to a user of httpx; the public CAs when there is none."""
+    if not ca_pem:
+        return True
+    from serving.tls import context
+
+    return context(ca_pem)
 
 
 def _has_token(data: str) -> bool:

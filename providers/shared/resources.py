@@ -69,6 +69,8 @@ class ReadyInputs(Properties):
     server_id: str = Field(description="The id of the server's resource, for reading its logs.")
     run: str = Field(default="", description="Changes when the server is started anew; then it has to answer anew.")
     timeout_s: int = Field(default=900, description="Seconds until the first completed answer.")
+    ca_pem: str = Field(default="", description="The CA that clients trust besides the public ones, as PEM.")
+    wake: bool = Field(default=True, description="False accepts a server that is configured but asleep, unasked.")
 
 
 class ReadyOutputs(Properties):
@@ -76,9 +78,11 @@ class ReadyOutputs(Properties):
 
     endpoint: str = Field(description="The endpoint that answered.")
     model: str = Field(description="The model that answered.")
-    time_to_ready_s: float = Field(description="Seconds from the first question to the first complete answer.")
-    first_token_s: float = Field(description="Seconds from that request to its first token (TTFT).")
-    answered_at: str = Field(description="When it answered, in UTC (ISO 8601).")
+    time_to_ready_s: float | None = Field(
+        description="Seconds from the first question to the first complete answer; absent when none was asked."
+    )
+    first_token_s: float | None = Field(description="Seconds from that request to its first token (TTFT).")
+    answered_at: str | None = Field(description="When it answered, in UTC (ISO 8601).")
 
 
 class Ready(NativeResource[ReadyInputs, ReadyOutputs]):
@@ -110,10 +114,15 @@ class Ready(NativeResource[ReadyInputs, ReadyOutputs]):
         return None
 
     def _wait(self, context: Context, inputs: ReadyInputs) -> ReadyOutputs:
+        if not inputs.wake:
+            context.progress("asleep, and left so (ready.wake is false): whether it answers was not asked")
+            return ReadyOutputs(
+                endpoint=inputs.endpoint, model=inputs.model, time_to_ready_s=None, first_token_s=None, answered_at=None
+            )
         # The HTTP client takes as long to import as the whole rest of the provider; preview does without it.
         from providers.shared.endpoint import Answer, Endpoint, NotYet
 
-        endpoint = Endpoint(inputs.endpoint, inputs.api_key.get_secret_value())
+        endpoint = Endpoint(inputs.endpoint, inputs.api_key.get_secret_value(), inputs.ca_pem)
         begun = context.clock()
         limit = context.timeout_s or inputs.timeout_s
         pause = 0.05
