@@ -171,3 +171,21 @@ def test_a_market_that_answers_with_an_error_falls_back_with_a_note(monkeypatch:
     found = query(DeploymentSpec.model_validate({"provider": "vastai"}))
     assert found.asks == ()
     assert any("Live prices of vastai" in note for note in found.notes)
+
+
+SERVERLESS = {"mode": "serverless", "template_hash": "4e17788f74f075dd9aab7d0d4427968f"}
+
+
+def test_serverless_needs_a_template_and_may_sleep() -> None:
+    asleep = {"scaling": {"min": 0, "max": 2}}
+    assert [reason.key for reason in ADAPTER.unsupported(ask(options={"mode": "serverless"}, **asleep))] == [
+        "vastai.template_hash"
+    ]
+    asked = ask(options=SERVERLESS, **asleep)
+    assert ADAPTER.unsupported(asked) == []
+    offer = ADAPTER.offers(asked)[0]
+    declared = ADAPTER.resources(asked, offer)
+    assert [d.type.rsplit(":")[-1] for d in declared.resources] == ["Endpoint", "Workergroup"]
+    assert (offer.kind, offer.rates[0].bills) == ("serverless", "awake")
+    assert "gpu_name in [" in declared.resources[1].inputs["search"]
+    assert any("own_api_key" in note for note in declared.notes)

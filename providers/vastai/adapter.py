@@ -18,7 +18,7 @@ from providers.vastai.options import (
     wanted_for,
 )
 from providers.vastai.pricing import VastMarket, evidence
-from providers.vastai.search import Wanted, best_per_machine, hourly_usd, misfits, ranked
+from providers.vastai.search import Wanted, best_per_machine, hourly_usd, misfits, ranked, search_text
 from serving.capabilities import BF16_SINCE
 from serving.cost import stopped_cost
 from serving.gpus import Gpu
@@ -41,7 +41,11 @@ class VastaiAdapter:
     def unsupported(self, ask: Ask) -> list[Reason]:
         spec, options, market = ask.spec, _options(ask), _market(ask)
         reasons: list[Reason] = []
-        if spec.scaling.min != 1:
+        if options.mode == "serverless":
+            if options.template_hash is None:
+                text = "name a template of the account whose image registers at the router, such as Vast.ai's own vLLM"
+                reasons.append(Reason("vastai.template_hash", text))
+        elif spec.scaling.min != 1:
             text = f"an instance can't sleep or multiply: {spec.scaling.min} servers were asked for, and 1 works"
             reasons.append(Reason("scaling.min", text))
         if options.bid_usd is not None and not spec.hardware.spot:
@@ -52,7 +56,7 @@ class VastaiAdapter:
             return reasons
         gpus, refusals = usable_gpus(spec, market.model)
         reasons += [Reason(found.key, f"{found.wrong}. {found.works}".strip()) for found in refusals]
-        if gpus and not reasons and market.asks and not self.offers(ask):
+        if gpus and not reasons and market.asks and options.mode == "instance" and not self.offers(ask):
             reasons.append(_none_fits(ask, gpus))
         return reasons
 
@@ -61,7 +65,8 @@ class VastaiAdapter:
         gpus = _gpus(ask)
         if not market.asks:
             names = {gpu.name for gpu in gpus}
-            terms = ("instance", spec.hardware.gpu_count, spec.hardware.spot)
+            kind = "serverless" if _options(ask).mode == "serverless" else "instance"
+            terms = (kind, spec.hardware.gpu_count, spec.hardware.spot)
             dated = [o for o in market.offers if o.gpu in names and (o.kind, o.gpu_count, o.spot) == terms]
             return sorted(dated, key=lambda offer: offer.rates[0].unit_price or Decimal("Infinity"))
         wanted = wanted_for(spec, _options(ask), gpus)
@@ -73,11 +78,14 @@ class VastaiAdapter:
             for found in best
         ]
         prices = [offer.rates[0].unit_price or Decimal(0) for offer in priced[:BEST]]
-        return [_ranged(offer, min(prices), max(prices)) for offer in priced]
+        ranges = [_ranged(offer, min(prices), max(prices)) for offer in priced]
+        return [_sleeping(offer) for offer in ranges] if _options(ask).mode == "serverless" else ranges
 
     def resources(self, ask: Ask, offer: Offer) -> Declared:
         options, spec = _options(ask), ask.spec
         gpus = _gpus(ask)
+        if options.mode == "serverless":
+            return _serverless(ask, offer, gpus)
         wanted = wanted_for(spec, options, gpus)
         tls = {} if options.plain_http else _tls(spec.model.served_name)
         certificate = () if options.plain_http else (_certificate(spec.model.served_name),)
@@ -127,6 +135,52 @@ class VastaiAdapter:
             hardware=f"{offer.gpu_count}x {offer.gpu}",
             notes=(*_market(ask).notes, *_notes(ask, offer, wanted, half)),
         )
+
+
+def _serverless(ask: Ask, offer: Offer, gpus: list[Gpu]) -> Declared:
+    """An endpoint and its workers; Vast.ai rents and stops them."""
+    spec, options = ask.spec, _options(ask)
+    wanted = wanted_for(spec, options, gpus)
+    endpoint = Declaration(
+        "server",
+        "vllm-anywhere:vastai:Endpoint",
+        {
+            "maxWorkers": spec.scaling.max,
+            "coldWorkers": spec.scaling.min,
+            "inactivityTimeoutS": spec.scaling.idle_timeout_s,
+        },
+    )
+    workers = Declaration(
+        "workers",
+        "vllm-anywhere:vastai:Workergroup",
+        {
+            "endpointId": Ref("server", "id"),
+            "endpointName": Ref("server", "name"),
+            "templateHash": options.template_hash,
+            "search": search_text(wanted),
+            "gpuRamGb": int(wanted.min_memory_gib),
+        },
+    )
+    return Declared(
+        resources=(endpoint, workers),
+        server="server",
+        endpoint=Ref("server", "endpoint"),
+        run=Ref("server", "name"),
+        model=spec.model.served_name,
+        hardware=f"up to {spec.scaling.max}x {offer.gpu}",
+        notes=(
+            *_market(ask).notes,
+            "Experimental: what the workers run is the template's business, model and vLLM flags among it.",
+            "Callers need a Vast.ai key: make one that may do little, and set it as vllm-anywhere:own_api_key.",
+            "Workers bill their GPU while they load too, and their disk while they sleep.",
+        ),
+    )
+
+
+def _sleeping(offer: Offer) -> Offer:
+    """An instance's prices as a worker's: the GPU is billed while it is awake."""
+    rates = tuple(replace(rate, bills="awake") if rate.bills == "running" else rate for rate in offer.rates)
+    return replace(offer, kind="serverless", rates=rates)
 
 
 def _none_fits(ask: Ask, gpus: list[Gpu]) -> Reason:

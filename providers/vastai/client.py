@@ -224,6 +224,32 @@ class Vast:
         answer = self._call("serverless", method, path, body, missing=missing)
         return None if answer is None else self._json(answer)
 
+    def make(self, path: str, body: Mapping[str, Any], label: str) -> str:
+        """Create a serverless endpoint or workergroup; its id. Never repeated here.
+
+        Raises:
+            CreateUncertain: the answer is lost; it may exist.
+            PlatformError: refused.
+        """
+        self.pacer.turn("serverless")
+        try:
+            answer = self._http.post(path, json=dict(body))
+            if answer.is_server_error:
+                raise CreateUncertain(f"POST {path} ended in HTTP {answer.status_code}", label)
+            checked = self._checked(answer, "POST", missing=False)
+        except httpx.HTTPError as error:
+            raise CreateUncertain(f"POST {path} ended in {_name(error)}", label) from error
+        try:
+            page = json.loads(checked.text) if checked is not None else None
+        except ValueError:
+            page = None
+        made = (page.get("result") or page.get("id")) if isinstance(page, dict) else None
+        if isinstance(made, int):
+            return str(made)
+        if isinstance(page, dict) and page.get("success") is False:
+            raise PlatformError(f"Vast.ai refuses POST {path}: {_why(page)}. Nothing was created")
+        raise CreateUncertain(f"the answer to POST {path} names nothing that was made", label)
+
     def patiently(self, operation: Operation, call: Callable[[], Any]) -> Any:
         """`call` in its turn, and again for as long as it raises `TooFrequent`, a few times over."""
         for attempt in range(TOO_FREQUENT_TRIES - 1):

@@ -31,6 +31,11 @@ class VastaiOptions(Part):
     mode: Literal["instance", "serverless"] = Field(
         default="instance", description="`serverless` scales to zero behind Vast.ai's own proxy; experimental."
     )
+    template_hash: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{8,64}$",
+        description="With `mode: serverless`: a template of the account whose image registers at Vast.ai's router.",
+    )
     max_hourly_usd: Usd = Field(
         default=Decimal("1.0"),
         description="Ceiling for GPU and disk together, in US dollars an hour. Nothing above it is ever rented.",

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 
 from providers.base import PlatformError
 from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties
+from providers.vastai.serverless import SERVERLESS
 
 if TYPE_CHECKING:
     from providers.vastai.client import Vast
@@ -328,4 +329,4 @@ def _release(text: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-RESOURCES = (Instance(),)
+RESOURCES: tuple[NativeResource[Any, Any], ...] = (Instance(), *SERVERLESS)

@@ -98,6 +98,27 @@ def query(wanted: Wanted) -> dict[str, Any]:
     }
 
 
+def search_text(wanted: Wanted) -> str:
+    """The constraints in the query language of the vendor's client, for workers that Vast.ai rents by itself.
+
+    `_` stands for a blank inside a name.
+    """
+    names = ",".join(name.replace(" ", "_") for name in platform_names(wanted.gpus))
+    terms = [
+        f"num_gpus={wanted.gpu_count}",
+        f"gpu_name in [{names}]",
+        f"compute_cap>={wanted.min_capability[0] * 100 + wanted.min_capability[1] * 10}",
+        f"cuda_max_good>={wanted.cuda[0]}.{wanted.cuda[1]}",
+        f"disk_space>={wanted.disk_gb}",
+        f"inet_down>={wanted.min_download_mbps}",
+        f"reliability>={wanted.min_reliability}",
+        *([f"geolocation in [{','.join(wanted.countries)}]"] if wanted.countries else []),
+        *(["datacenter=true"] if wanted.tier == "secure" else []),
+        *([f"dph_total<={wanted.max_hourly_usd}"] if wanted.max_hourly_usd is not None else []),
+    ]
+    return " ".join(terms)
+
+
 def platform_names(gpus: Iterable[str]) -> list[str]:
     """What Vast.ai calls those GPUs of the catalogue, in order, without doubles."""
     return list(dict.fromkeys(name for wanted in gpus for name in gpu(wanted).platform_names.get("vastai", ())))

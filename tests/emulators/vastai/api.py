@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from ..contract import contract
 from ..http import Command, Emulator, Request, Response, json_response
+from .jobs import Jobs
 from .market import search
 from .servers import Servers
 
@@ -81,6 +82,7 @@ class VastEmulator(Emulator):
         self.twice = 0
         self.credit = 20.0
         self.listing: Any = None
+        self.jobs = Jobs()
         self._lock = threading.RLock()
         self._next = 9_000_000
         self._last: dict[int, float] = {}
@@ -123,6 +125,8 @@ class VastEmulator(Emulator):
                 return json_response(200, {"success": True, "result_url": f"{self.url}/logs/{id}", "msg": "queued"})
             case method, ["v0", "instances", id]:
                 return self._one(method, int(id), request)
+            case method, ["v0", ("endptjobs" | "autojobs") as kind, *rest]:
+                return self.jobs.answer(method, kind, rest, request)
             case "GET", ["v0", "users", "current"]:
                 return json_response(200, {"id": 1, "balance": 0.0, "credit": self.credit})
             case _:
