@@ -48,7 +48,7 @@ def test_a_default_spec_is_served_with_tls_by_a_certificate_of_its_own() -> None
         "vllm-anywhere:vastai:Instance",
     ]
     assert declared.endpoint == Ref("server", "endpoint")
-    assert server(asked)["caPem"] == Ref("tls", "caPem")
+    assert declared.ca == server(asked)["caPem"] == Ref("tls", "caPem")
     assert "RTX 4090" in server(asked)["gpus"]
     assert "T4" not in server(asked)["gpus"]
 
@@ -75,6 +75,7 @@ def test_plain_http_has_to_be_asked_for_and_is_named_a_risk() -> None:
     asked = ask(options={"plain_http": True})
     declared = ADAPTER.resources(asked, ADAPTER.offers(asked)[0])
     assert [d.name for d in declared.resources] == ["server"]
+    assert declared.ca is None
     assert any("can be read and changed by everybody" in note for note in declared.notes)
     assert "caPem" not in server(asked)
 

@@ -131,6 +131,7 @@ class VastaiAdapter:
             server="server",
             endpoint=Ref("server", "endpoint"),
             run=Ref("server", "run"),
+            ca=None if options.plain_http else Ref("tls", "caPem"),
             model=spec.model.served_name,
             hardware=f"{offer.gpu_count}x {offer.gpu}",
             notes=(*_market(ask).notes, *_notes(ask, offer, wanted, half)),
