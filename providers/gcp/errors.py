@@ -1,0 +1,194 @@
+"""What Google's refusals mean, told by the text that Pulumi shows: it has the message, not the error's code.
+
+The provider prints the message, for quotas also the metric and the limit (hashicorp/terraform-provider-google,
+compute_operation.go), so recognising goes by the words.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal[
+    "stockout",
+    "quota_global",
+    "quota_region",
+    "no_such_gpu",
+    "api_disabled",
+    "billing_disabled",
+    "permission",
+    "exists",
+    "live_migration",
+    "stop_required",
+    "image_missing",
+    "in_use",
+]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One refusal, understood.
+
+    Attributes:
+        zones: where Google says there is capacity now; of a stockout.
+        metric: the quota, such as `NVIDIA_T4_GPUS`.
+        region: where that quota holds; "" for everywhere.
+        advice: what it means, what it costs, and the next command.
+    """
+
+    kind: Kind
+    advice: str
+    zones: tuple[str, ...] = ()
+    metric: str = ""
+    region: str = ""
+
+    @property
+    def another_zone(self) -> bool:
+        """Whether another zone of the same region may do."""
+        return self.kind in ("stockout", "no_such_gpu")
+
+
+_NO_VM = "No VM exists, so none is billed; the address, the secrets and the firewall rule are kept for the next `up`."
+_QUOTAS = "https://console.cloud.google.com/iam-admin/quotas"
+_STOCKOUT = re.compile(
+    r"does not have enough resources available|is currently unavailable in the \S+ zone|ZONE_RESOURCE_POOL_EXHAUSTED"
+    r"|resource pool exhausted|stockout",
+    re.I,
+)
+_CAPACITY = re.compile(r"in the ([a-z0-9, -]+?) zone\(s\), which currently has capacity", re.I)
+_ZONES_AVAILABLE = re.compile(r"zonesAvailable\W+([a-z0-9, -]+)")
+_QUOTA = re.compile(
+    r"Quota '([A-Z0-9_]+)' exceeded\.?(?:\s+Limit: [\d.]+)?(?: (globally)| in region ([a-z0-9-]+))?", re.I
+)
+_METRIC = re.compile(r"metric name\s*=\s*\S*?([a-z0-9_]+)\s", re.I)
+_NO_GPU = re.compile(r"acceleratorTypes/([a-z0-9-]+)'? was not found", re.I)
+_API = re.compile(r"([a-z]+\.googleapis\.com)")
+_DISABLED = re.compile(r"has not been used in project \S+ before or it is disabled|SERVICE_DISABLED", re.I)
+_BILLING = re.compile(
+    r"billing (?:is not|must be|to be) enabled|billing account .* (?:is )?(?:disabled|not found|closed)"
+    r"|BILLING_DISABLED|requires billing",
+    re.I,
+)
+_PERMISSION = re.compile(
+    r"Required '([a-z.A-Z]+)' permission|permission '?([a-zA-Z.]+)'? denied|PERMISSION_DENIED|googleapi: Error 403",
+    re.I,
+)
+_EXISTS = re.compile(r"already exists|alreadyExists|googleapi: Error 409", re.I)
+_LIVE = re.compile(r"do not support live migration|onHostMaintenance be one of", re.I)
+_STOP = re.compile(r"Changing the machine_type, .* requires stopping it|allow_stopping_for_update", re.I)
+_IMAGE = re.compile(r"(images/[\w/.-]+)'? was not found|error retrieving image|could not find image", re.I)
+_IN_USE = re.compile(r"resourceInUseByAnotherResource|is already being used by", re.I)
+
+
+def refusal(text: str) -> Refusal | None:
+    """What a provider's text says; None when it is none of the known refusals.
+
+    Quota and API come before permission, and those before stockout's vaguer words: several share HTTP 403.
+    """
+    flat = " ".join(text.split())
+    for look in (_quota, _api, _billing, _stockout, _gpu, _rest):
+        if found := look(flat):
+            return found
+    return None
+
+
+def _quota(text: str) -> Refusal | None:
+    named = _QUOTA.search(text)
+    if not named and "QUOTA_EXCEEDED" not in text and not _METRIC.search(text):
+        return None
+    metric_name = _METRIC.search(text)
+    metric = (named[1] if named else metric_name[1] if metric_name else "a quota").upper()
+    region = (named[3] or "") if named else ""
+    if metric == "GPUS_ALL_REGIONS" or metric == "GPUS_ALL_REGIONS_PER_PROJECT" or (named and named[2]):
+        return Refusal(
+            "quota_global",
+            f"The project may use no GPU anywhere: {metric} is used up or 0, which it is in every new project. Ask for "
+            f"1 at {_QUOTAS} (a free trial can't); no other zone or region helps until then. {_NO_VM}",
+            metric=metric,
+        )
+    where = f" in {region}" if region else ""
+    return Refusal(
+        "quota_region",
+        f"The quota {metric}{where} is used up or 0. Ask for more at {_QUOTAS}, or change the region: "
+        f"`pulumi config set --path 'vllm-anywhere:placement.regions[0]' <region>`. {_NO_VM}",
+        metric=metric,
+        region=region,
+    )
+
+
+def _api(text: str) -> Refusal | None:
+    if not _DISABLED.search(text):
+        return None
+    named = _API.search(text)
+    api = named[1] if named else "the API"
+    return Refusal(
+        "api_disabled",
+        f"{api} is switched off in this project. `gcloud services enable {api}`, or let `up` do it: "
+        "`pulumi config set --path vllm-anywhere:gcp.enable_apis true`. It takes some minutes to spread.",
+    )
+
+
+def _billing(text: str) -> Refusal | None:
+    if not _BILLING.search(text):
+        return None
+    return Refusal(
+        "billing_disabled",
+        "The project has no active billing account. Link one: https://console.cloud.google.com/billing/linkedaccount",
+    )
+
+
+def _stockout(text: str) -> Refusal | None:
+    if not _STOCKOUT.search(text):
+        return None
+    named = _CAPACITY.search(text) or _ZONES_AVAILABLE.search(text)
+    zones = tuple(re.findall(r"[a-z]+-[a-z]+\d+-[a-z]", named[1])) if named else ()
+    hint = f"Google says there is capacity in {', '.join(zones)}: " if zones else "Another zone may have some: "
+    listed = ", ".join(f'"{zone}"' for zone in zones) or '"<zone>"'
+    return Refusal(
+        "stockout",
+        f"The zone is out of this GPU. {hint}`pulumi config set --path --json vllm-anywhere:gcp.zones '[{listed}]'`, "
+        "then `pulumi up`; a static address is of one region, so zones of the same region keep it. Or let Google "
+        f"choose, now and whenever the VM is lost: `pulumi config set --path vllm-anywhere:gcp.ha mig`. {_NO_VM}",
+        zones=zones,
+    )
+
+
+def _gpu(text: str) -> Refusal | None:
+    found = _NO_GPU.search(text)
+    if not found:
+        return None
+    advice = f"That zone has no {found[1]}. Leave vllm-anywhere:gcp.zones empty for the zones that have it. {_NO_VM}"
+    return Refusal("no_such_gpu", advice)
+
+
+def _rest(text: str) -> Refusal | None:
+    if _LIVE.search(text):
+        return Refusal(
+            "live_migration", "A VM with a GPU can't migrate: scheduling.onHostMaintenance has to be TERMINATE."
+        )
+    if _STOP.search(text):
+        return Refusal("stop_required", "This change needs the VM stopped: set allowStoppingForUpdate on it.")
+    if _IMAGE.search(text):
+        return Refusal(
+            "image_missing",
+            "The boot image is gone. `gcloud compute images list --project ubuntu-os-accelerator-images` lists what "
+            f"there is; set it as vllm-anywhere:gcp.image. {_NO_VM}",
+        )
+    if _IN_USE.search(text):
+        return Refusal(
+            "in_use", "Something else still uses it; `pulumi refresh` shows what is there, then `pulumi up`."
+        )
+    if _EXISTS.search(text):
+        return Refusal(
+            "exists",
+            "Something of that name exists that this stack does not own, and may be billed: `vllm-anywhere orphans` "
+            "shows it; `pulumi import` adopts it.",
+        )
+    if found := _PERMISSION.search(text):
+        needed = found[1] or found[2] or ""
+        role = f" `{needed}`" if needed else ""
+        return Refusal(
+            "permission", f"These credentials lack a permission{role}. `vllm-anywhere doctor gcp` lists what is needed."
+        )
+    return None
