@@ -110,7 +110,8 @@ def test_a_pod_goes_through_its_states_and_costs_what_they_cost(emulator: RunPod
 def test_a_pod_is_refused_as_runpod_refuses_it(
     emulator: RunPodEmulator, api: httpx.Client, change: dict[str, Any], status: int, words: str
 ) -> None:
-    needs_the_contract(emulator)
+    if status == 422:
+        needs_the_contract(emulator)
     emulator.stock("NVIDIA RTX A5000", "NONE")
     emulator.options(forbidden_pools=["ADA_24"])
     answer = api.post("/v2/pods", json={**POD, **change})

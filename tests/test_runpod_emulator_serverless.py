@@ -63,7 +63,8 @@ def test_a_queue_endpoint_gets_the_defaults_that_surprise(emulator: RunPodEmulat
 def test_an_endpoint_is_refused_as_runpod_refuses_it(
     emulator: RunPodEmulator, api: httpx.Client, base: dict[str, Any], change: dict[str, Any], status: int
 ) -> None:
-    needs_the_contract(emulator)
+    if status == 422:
+        needs_the_contract(emulator)
     assert api.post("/v2/serverless", json={**base, **change}).status_code == status
     assert emulator.account.endpoints == {}
 
