@@ -353,6 +353,14 @@ def test_cancelled_before_anything_is_rented_nothing_is(world: World) -> None:
     assert world.ids == []
 
 
+def test_a_failed_host_that_cannot_be_destroyed_keeps_its_id(world: World) -> None:
+    world.market.fates = {50001: "broken"}
+    world.market.faults.add(CALLS["destroy"].model_copy(update={"kind": Kind.REFUSED, "times": 0}))
+    rental = world.renter.rent()
+    assert world.ids == [rental.instance.id]
+    assert "could not be destroyed and may be billed" in rental.problem
+
+
 def bids(**changes: Any) -> Order:
     return replace(ORDER, wanted=replace(WANTED, interruptible=True), **changes)
 

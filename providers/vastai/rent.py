@@ -23,6 +23,8 @@ from serving.failures import diagnose, explain
 MISSES_PER_SEARCH = 5
 """Offers that may turn out to be taken before the market is searched anew."""
 SEARCHES = 3
+TOO_FREQUENT_PAUSES_S = (5.0, 10.0, 20.0)
+"""Waits before an offer is asked for again after a 429."""
 VISIBLE_AFTER_S = 60.0
 """Seconds that a new instance may be missing from the answers."""
 SILENCE_S = 300.0
@@ -35,6 +37,10 @@ _LOG_LINES = 200
 Answers = Callable[[str], bool]
 """Whether the server at `host:port` answers `/health`."""
 ReadLog = Callable[[str, int], list[str]]
+
+
+class StillThere(PlatformError):
+    """An instance that was to be destroyed may still exist: its id has to stay known."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +78,16 @@ class Renter:
             one = self._one()
             begun = self.context.clock()
             try:
-                found, verdict = self.until_serving(one)
+                one, verdict = self.until_serving(one)
+                if verdict.do == "keep":
+                    return Rental(one, tuple(self.tried))
+                if verdict.do == "surface":
+                    return Rental(one, tuple(self.tried), f"{verdict.why}; {self._bills(one)}")
+                self._give_up(one, verdict, self.context.clock() - begun)
             except Interrupted:
-                return Rental(one, tuple(self.tried), f"cancelled while it started; {self._bills(one)}")
-            if verdict.do == "keep":
-                return Rental(found, tuple(self.tried))
-            if verdict.do == "surface":
-                return Rental(found, tuple(self.tried), f"{verdict.why}; {self._bills(found)}")
-            self._give_up(found, verdict, self.context.clock() - begun)
+                return Rental(one, tuple(self.tried), f"cancelled; {self._bills(one)}")
+            except StillThere as error:
+                return Rental(one, tuple(self.tried), str(error))
             if attempt < self.order.attempts and self.wasted > self.order.waste_usd:
                 raise PlatformError(
                     self._told(f"machines that failed have cost about ${self.wasted:.2f}, more than the cap")
@@ -129,7 +137,7 @@ class Renter:
             self.order.label,
             create=self._walk,
             labelled=self.vast.labelled,
-            destroy=self._destroyed,
+            destroy=self._gone,
             same=self.order.made,
         )
 
@@ -180,23 +188,22 @@ class Renter:
         firm = replace(self.order.wanted, interruptible=interruptible)
         price = hourly_usd(firm, offer)
         self.context.progress(f"renting {offer.gpu_name} in {offer.geolocation}, ${price:.3f} an hour with disk")
-        for pause in (5.0, 10.0, 20.0, None):
+        pauses = iter(TOO_FREQUENT_PAUSES_S)
+        while True:
             try:
-                id = self.vast.rent(offer.id, sent)
+                return _young(self.vast.rent(offer.id, sent), self.order.label, offer, sent)
             except LowBid as error:
                 # It exists, stopped, and its disk bills.
                 self._gone(error.id)
                 raise
             except TooFrequent as error:
+                pause = next(pauses, None)
                 if pause is None:
                     raise PlatformError(f"{error}. Nothing is rented") from error
                 self.context.wait(pause)
                 # The limiter says that nothing was done; it is cheap to see for oneself.
                 if left := self.vast.labelled(self.order.label):
                     return left[0]
-            else:
-                return _young(id, self.order.label, offer, sent)
-        raise AssertionError("unreachable")
 
     def _check_bill(self, one: VastInstance) -> None:
         """What is billed against what was asked for.
@@ -243,12 +250,19 @@ class Renter:
             return []
 
     def _gone(self, id: str) -> None:
-        ensure_gone(
-            self.context, id, destroy=self.vast.destroy, exists=lambda wanted: self.vast.get(wanted) is not None
-        )
+        """Destroy, and return once it is gone.
 
-    def _destroyed(self, id: str) -> None:
-        self._gone(id)
+        Raises:
+            StillThere: it is not, as far as can be told.
+        """
+        try:
+            ensure_gone(
+                self.context, id, destroy=self.vast.destroy, exists=lambda wanted: self.vast.get(wanted) is not None
+            )
+        except Interrupted:
+            raise
+        except PlatformError as error:
+            raise StillThere(f"instance {id} could not be destroyed and may be billed: {error}") from error
 
     def _note(self, offer: VastOffer, why: str) -> None:
         self.tried.append(f"offer {offer.id} (machine {offer.machine_id}, {offer.gpu_name}): {why}")
