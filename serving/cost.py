@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from serving.lines import ZERO, Basis, CostLine, Estimate, Span, exactly, price_span, total
@@ -76,7 +77,7 @@ class Estimator:
     def __init__(self, spec: DeploymentSpec, assumptions: Assumptions) -> None:
         self.spec = spec
         self.assumptions = assumptions
-        self._sums: dict[object, tuple[Span, bool] | None] = {}
+        self._weights: dict[tuple[bool, bool], dict[object, _Weight]] = {}
 
     def estimate(self, offer: Offer) -> Estimate:
         """Every line of one offer. Rates that only count while a server is stopped are left out."""
@@ -93,24 +94,45 @@ class Estimator:
         """`Estimate.span`, `incomplete` and `open_use` of an offer, without making its lines."""
         low = expected = high = ZERO
         incomplete = open_use = False
+        weights = self._weights_of(offer)
         for rate in offer.rates:
-            billed = self._billed(offer.kind, rate)
-            if billed is None:
-                continue
-            price, (quantity, depends) = rate.unit_price, billed
-            open_use |= depends
+            weight = weights.get(_terms(rate)) or self._weigh(offer, rate)
+            open_use |= weight.open_use
+            price = rate.unit_price
             if price is None:
-                incomplete = True
+                incomplete |= weight.counts
                 continue
-            net = self._net(offer, rate)
             cheap = dear = price
             if rate.lowest is not None or rate.highest is not None:
                 span = price_span(rate)
                 cheap, dear = span.low, span.high
-            low += cheap * net * quantity.low
-            expected += price * net * quantity.expected
-            high += dear * net * quantity.high
+            low += cheap * weight.cost.low
+            expected += price * weight.cost.expected
+            high += dear * weight.cost.high
         return Span(low, expected, high), incomplete, open_use
+
+    def expected(self, offer: Offer) -> tuple[Decimal, bool]:
+        """`Estimate.monthly` and `incomplete` of an offer: all that it takes to sort many."""
+        cost, incomplete = ZERO, False
+        weights = self._weights_of(offer)
+        for rate in offer.rates:
+            weight = weights.get(_terms(rate)) or self._weigh(offer, rate)
+            price = rate.unit_price
+            if price is None:
+                incomplete |= weight.counts
+            else:
+                cost += price * weight.cost.expected
+        return cost, incomplete
+
+    def _weights_of(self, offer: Offer) -> dict[object, _Weight]:
+        return self._weights.setdefault((offer.kind in BASED_ON_USE, offer.spot), {})
+
+    def _weigh(self, offer: Offer, rate: Rate) -> _Weight:
+        parts, net = self._parts(offer.kind, rate), exactly(self._net(offer, rate))
+        quantity = Span.sum(part.quantity or Span(ZERO, ZERO, part.most) for part in parts)
+        weight = _Weight(quantity.times(net), any(part.quantity is None for part in parts), bool(parts))
+        self._weights_of(offer)[_terms(rate)] = weight
+        return weight
 
     @cached_property
     def load(self) -> Load | None:
@@ -150,16 +172,6 @@ class Estimator:
         """What a month takes of a rate: what is billed whatever the traffic, then what follows it."""
         return tuple(self._work_out(kind in BASED_ON_USE, rate))
 
-    def _billed(self, kind: Kind, rate: Rate) -> tuple[Span, bool] | None:
-        """All of a rate's quantity, and whether it depends on a use that isn't declared; None if it doesn't count."""
-        key = (kind in BASED_ON_USE, rate.bills, rate.unit, rate.quantity, rate.month_hours)
-        if key not in self._sums:
-            parts = self._parts(kind, rate)
-            spans = [part.quantity or Span(ZERO, ZERO, part.most) for part in parts]
-            depends = any(part.quantity is None for part in parts)
-            self._sums[key] = (Span.sum(spans), depends) if parts else None
-        return self._sums[key]
-
     def _work_out(self, scales: bool, rate: Rate) -> Iterator[_Part]:
         scaling, usage, assumed = self.spec.scaling, self.spec.usage, self.assumptions
         hours, per_hour = assumed.hours, _per_hour(rate, self.spec.hardware.disk_gb)
@@ -196,11 +208,7 @@ class Estimator:
         expected = self._awake[1]
         starts = round(expected.starts * 86_400)
         cold = f"{starts} starts a day, {cold_share(load, expected):.0%} of requests start a worker"
-        idle = min(self._seconds(expected.idle), whole.expected)
-        starting = min(self._seconds(expected.booting), whole.expected - idle)
-        idling, booting = _split(whole, idle), _split(whole, starting)
-        booting = Span(min(booting.low, whole.low - idling.low), starting, booting.high)
-        answering = whole.minus(idling).minus(booting)
+        answering, idling, booting = _split(whole, self._seconds(expected.idle), self._seconds(expected.booting))
         saturated = "more arrives than the workers can answer"
         phases = (
             ("answering", answering, saturated if expected.saturated else "Poisson arrivals"),
@@ -252,20 +260,42 @@ class _Part:
     scales: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    """US dollars a month for each dollar of a rate's unit price, after discounts.
+
+    `open_use` says that it depends on a use that isn't declared, `counts` that a month takes any of the rate at all.
+    """
+
+    cost: Span
+    open_use: bool
+    counts: bool
+
+
+_terms = attrgetter("bills", "unit", "quantity", "month_hours", "discount", "sustained_use")
+"""What decides about a rate's weight, beside the offer's kind and whether it is spot."""
+
+
 def _fixed(quantity: Decimal, phase: str = "", note: str = "") -> _Part:
     return _Part(phase, exactly(quantity), quantity, "baseline", note)
 
 
-def _split(whole: Span, part: Decimal) -> Span:
-    """Some seconds of the whole, at low and high traffic in the proportion of the declared one.
+def _split(whole: Span, idle: Decimal, starting: Decimal) -> tuple[Span, Span, Span]:
+    """Seconds of answering, idling and starting that add up to the whole, at low and high traffic, too.
 
-    Starts fall as traffic grows, so the phases of low traffic could cost more than those of high. Rounding keeps
-    low <= expected <= high for the rest, too.
+    There the phases have the proportions of the declared traffic: starts fall as traffic grows, so those of low traffic
+    could cost more than those of high. All are whole seconds, and low <= expected <= high holds for each.
     """
-    if not whole.expected:
-        return Span(ZERO, part, ZERO)
-    low = (part * whole.low / whole.expected).to_integral_value(ROUND_CEILING)
-    return Span(low, part, (part * whole.high / whole.expected).to_integral_value(ROUND_FLOOR))
+    idle = min(idle, whole.expected)
+    starting = min(starting, whole.expected - idle)
+
+    def part(seconds: Decimal) -> Span:
+        low, high = (seconds * end / (whole.expected or 1) for end in (whole.low, whole.high))
+        return Span(low.to_integral_value(ROUND_CEILING), seconds, high.to_integral_value(ROUND_FLOOR))
+
+    idling, booting = part(idle), part(starting)
+    booting = replace(booting, low=min(booting.low, whole.low - idling.low))
+    return whole.minus(idling).minus(booting), idling, booting
 
 
 def _line(offer: Offer, rate: Rate, part: _Part, net: Decimal) -> CostLine:

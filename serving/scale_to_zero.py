@@ -248,7 +248,6 @@ def _replayed(load: Load) -> Awake:
             if index >= always and now > quiet[index] + idle_s:
                 up += counted(since[index], quiet[index] + idle_s)
                 since[index], ready[index] = now, now + boot_s
-                quiet[index] = ready[index]
                 booting += counted(now, ready[index])
                 starts += now >= began
             if len(ends) < load.concurrency:

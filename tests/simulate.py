@@ -187,6 +187,7 @@ ONE_WORKER = (
 )
 SEVERAL_WORKERS = (
     Case(1_000, 4, 5, 20, concurrency=16, max_workers=3),
+    Case(17_280, 1, 1, 60, concurrency=4, max_workers=4),
     Case(20_000, 4, 5, 20, concurrency=2, max_workers=4),
     Case(50_000, 4, 5, 20, concurrency=8, max_workers=3, arrivals=100_000),
     Case(100_000, 4, 5, 20, concurrency=8, max_workers=3, arrivals=100_000),

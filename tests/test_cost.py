@@ -14,6 +14,7 @@ import pytest
 from serving.cost import Assumptions, Estimator, boot_cost, estimate, stopped_cost, sustained_hours
 from serving.lines import CostLine, Estimate, cents
 from serving.offers import Offer, Rate, no_charge
+from serving.scale_to_zero import Awake
 from serving.spec import HOURS_PER_MONTH, DeploymentSpec
 from tests.offers import hourly, offer, spec
 
@@ -132,6 +133,14 @@ def test_what_is_kept_costs_the_same_while_stopped_unless_the_platform_has_anoth
     assert stopped_cost(spec(), offer(rates=(replace(kept, unit_price=None),))) is None
 
 
+def test_a_price_for_being_stopped_takes_the_place_of_the_same_meters_usual_one() -> None:
+    rates = (
+        rate("disk", "GB-Months", "0.10", bills="kept", quantity=Decimal(50)),
+        rate("disk", "GB-Months", "0.20", bills="stopped", quantity=Decimal(50)),
+    )
+    assert stopped_cost(spec(), offer(rates=rates)) == 10
+
+
 def test_a_public_address_is_billed_by_the_hour() -> None:
     assert monthly(bill(spec(), rate("public IP", "Hours", "0.005", bills="kept"))) == {"public IP": "3.65"}
 
@@ -165,6 +174,8 @@ def test_vast_bills_disk_by_a_month_of_720_hours_and_traffic_both_ways() -> None
         "upload": "3.65",
     }
     assert [line.basis for line in found.lines] == ["baseline", "baseline", "baseline", "usage", "usage"]
+    # The GPU's 0.11 an hour and the disk's 9.00 in 720 hours.
+    assert found.peak_hourly == Decimal("0.1225")
 
 
 def test_image_and_weights_are_pulled_by_each_server_each_time_it_is_made() -> None:
@@ -233,6 +244,13 @@ def test_low_and_high_are_half_and_twice_the_declared_traffic() -> None:
     twice = sleepy(usage={"requests_per_day": 2000, "output_tokens": 200})
     assert found.span.low == serverless(half, FLEX).monthly
     assert found.span.high == serverless(twice, FLEX).monthly
+
+
+def test_a_replay_that_wobbles_leaves_low_expected_and_high_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    ups = iter([Awake(0.5), Awake(0.4), Awake(0.3)])
+    monkeypatch.setattr("serving.cost.awake", lambda load: next(ups))
+    span = serverless(sleepy(), FLEX).span
+    assert span.low == span.expected == span.high > 0
 
 
 def test_workers_that_are_always_up_are_baseline_and_further_ones_usage() -> None:

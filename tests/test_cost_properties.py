@@ -11,7 +11,7 @@ from typing import get_args
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.cost import Assumptions, Estimator, estimate, sustained_hours
+from serving.cost import Assumptions, Estimator, _split, estimate, sustained_hours
 from serving.lines import Estimate, Span
 from serving.offers import Bills, Kind, Offer, Rate, Tier, Unit
 from serving.spec import DeploymentSpec
@@ -254,6 +254,18 @@ def test_all_of_that_holds_for_several_workers(
     span, incomplete, open_use = Estimator(spec, Assumptions()).totals(offer)
     assert same(span, found.span)
     assert (incomplete, open_use) == (found.incomplete, found.open_use)
+
+
+@given(
+    st.lists(st.integers(0, 10_000), min_size=3, max_size=3).map(sorted), st.integers(0, 10_000), st.integers(0, 10_000)
+)
+def test_phases_are_whole_seconds_that_add_up_and_grow_with_traffic(ends: list[int], idle: int, starting: int) -> None:
+    whole = Span(*map(Decimal, ends))
+    phases = _split(whole, Decimal(idle), Decimal(starting))
+    assert Span.sum(phases) == whole
+    for phase in phases:
+        assert 0 <= phase.low <= phase.expected <= phase.high
+        assert all(second == int(second) for second in (phase.low, phase.expected, phase.high))
 
 
 @given(st.decimals(0, 730, places=2), st.decimals(0, 730, places=2))

@@ -68,7 +68,7 @@ def test_where_the_spread_of_answers_matters_it_agrees_within_five_percent(case:
     assert awake(load_in(case)).workers == pytest.approx(case.seen(service).workers, rel=0.05)
 
 
-@pytest.mark.parametrize("case", [*ONE_WORKER, SEVERAL_WORKERS[1], *SEVERAL_WORKERS[3:5]], ids=str)
+@pytest.mark.parametrize("case", [*ONE_WORKER, SEVERAL_WORKERS[2], *SEVERAL_WORKERS[4:6]], ids=str)
 def test_phases_and_starts_agree_with_a_simulation_of_the_same_answers(case: Case) -> None:
     """A formula is exact for a constant service time; a replay has a lognormal one."""
     one = case.max_workers == 1
@@ -157,11 +157,16 @@ def test_more_than_all_workers_can_answer_keeps_them_up_and_says_so() -> None:
 def test_a_replay_gives_the_same_each_time_it_is_asked() -> None:
     from serving import scale_to_zero
 
-    load = load_in(SEVERAL_WORKERS[3])
+    load = load_in(SEVERAL_WORKERS[4])
     first = awake(load)
     scale_to_zero._replayed.cache_clear()
     scale_to_zero._arrivals.cache_clear()
     assert awake(load) == first
+
+
+def test_a_rush_when_all_is_off_does_not_count_where_traffic_never_stops() -> None:
+    """500 requests a second of 4 s need 67 workers of 30 together; a cold start would begin with all of 100."""
+    assert 67 <= awake(Load(500, 4, 60, 60, concurrency=30, max_workers=100)).workers < 75
 
 
 def test_two_workers_that_suffice_up_to_a_load_meet_the_formula_of_one() -> None:
