@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PLATFORMS: Mapping[str, str] = {
     "fake": "providers.fake",
     "local": "providers.local",
+    "runpod": "providers.runpod",
 }
 """Platform name -> its package. The name is what `vllm-anywhere:provider` takes."""
 

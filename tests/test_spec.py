@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.schema import stack_file_schema
+from providers.base import platform_names
 from serving.spec import BudgetSpec, DeploymentSpec, Problem, SpecError, parse_part, parse_spec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,7 +119,9 @@ def test_the_schema_knows_every_section_and_no_other() -> None:
     config = stack_file_schema()["properties"]["config"]
     assert {f"vllm-anywhere:{name}" for name in DeploymentSpec.model_fields} <= set(config["properties"])
     assert config["additionalProperties"] is False
-    assert config["properties"]["vllm-anywhere:provider"]["enum"] == ["local"]
+    assert config["properties"]["vllm-anywhere:provider"]["enum"] == [
+        name for name in platform_names() if name != "fake"
+    ]
 
 
 @pytest.mark.parametrize("flag", ["--api-key=sk-mine", "--api_key=sk-mine"])
