@@ -76,11 +76,12 @@ def test_a_reference_to_a_secret_is_its_value_inside_the_container_only(
 def test_secrets_have_an_api_only_where_the_account_has_it(emulator: RunPodEmulator, api: httpx.Client) -> None:
     needs_the_contract(emulator)
     secret = {"name": "vllm", "value": "sk-secret"}
-    assert api.post("/v2/secrets", json=secret).status_code == 404
+    assert api.post("/v2/account/secrets", json=secret).status_code == 404
     emulator.options(has_secrets_api=True)
-    made = created(api, "/v2/secrets", secret)
+    made = created(api, "/v2/account/secrets", secret)
     assert made == {"id": made["id"], "name": "vllm"}
-    assert api.post("/v2/secrets", json=secret).status_code == 400
+    assert api.post("/v2/account/secrets", json=secret).status_code == 400
+    assert api.delete(f"/v2/account/secrets/{made['id']}").status_code == 204
     assert "sk-secret" not in str(emulator.calls)
 
 

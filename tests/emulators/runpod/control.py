@@ -46,7 +46,7 @@ class Control:
                     return self._volumes(account, request, rest, body)
                 case _, "registries", _:
                     return self._registries(account, request, rest, body)
-                case _, "secrets", _ if account.has_secrets_api:
+                case _, "account", ["secrets", *rest] if account.has_secrets_api:
                     return self._secrets(account, request, rest, body)
                 case "GET", "catalog", [kind, *id]:
                     return _catalog(account, request, kind, next(iter(id), None))
@@ -164,7 +164,7 @@ class Control:
         return self._named(account, account.registries, request, rest, body, "registries", "password")
 
     def _secrets(self, account: Account, request: Request, rest: list[str], body: Any) -> Response:
-        """Not in the vendor's document of August 2026: the shape is a guess after the other shelves."""
+        """Younger than the vendor's document of August 2026: the answers' shape is a guess after the other shelves."""
         if request.method == "POST" and any(
             secret.name == body["name"] for secret in account.secrets.values() if secret.lingers is None
         ):

@@ -156,7 +156,7 @@ class RunPodEmulator(Emulator):
         return answer
 
     def _beyond_the_contract(self, path: str) -> bool:
-        return self.account.has_secrets_api and path.startswith("/v2/secrets")
+        return self.account.has_secrets_api and path.startswith("/v2/account/secrets")
 
     def _endpoint_url(self, endpoint: Endpoint) -> str:
         balanced = endpoint.type == "LOAD_BALANCER"
