@@ -194,11 +194,11 @@ SEVERAL_WORKERS = (
     Case(100_000, 4, 60, 60, concurrency=8, max_workers=3, arrivals=100_000),
     Case(100_000, 4, 60, 60, concurrency=8, max_workers=3, min_workers=1, arrivals=100_000),
     Case(100_000, 4, 60, 60, concurrency=4, max_workers=8, arrivals=100_000),
-    Case(1_000_000, 4, 60, 60, concurrency=30, max_workers=4, arrivals=200_000),
+    Case(1_000_000, 4, 60, 60, concurrency=30, max_workers=4, arrivals=120_000),
 )
 HARDEST = (
     Case(100_000, 4, 5, 20, concurrency=4, max_workers=8, arrivals=100_000),
-    Case(400_000, 4, 60, 60, concurrency=30, max_workers=2, arrivals=300_000),
+    Case(400_000, 4, 60, 60, concurrency=30, max_workers=2, arrivals=200_000),
 )
 """Where bursts while a worker starts, or rare overflows, decide: the spread of answers' lengths shows."""
 
