@@ -50,7 +50,7 @@ TIMES = {
 }
 """Functions of those modules that may handle floats, and the times that these are."""
 
-AMOUNT = re.compile(r"price|cost|usd|dollar|amount|monthly|hourly|listed|dph", re.IGNORECASE)
+AMOUNT = re.compile(r"price|cost|usd|dollar|monthly|hourly|listed|dph", re.IGNORECASE)
 """Names of money, in any module."""
 
 PACKAGES = ("serving", "providers", "infra", "ops")
