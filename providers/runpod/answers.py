@@ -20,7 +20,10 @@ Availability = Literal["NONE", "LOW", "MEDIUM", "HIGH"]
 class Answer(BaseModel):
     """Base of every answer."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+    # Built at first use: a preview parses none of these, and every command pays for what is imported.
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, defer_build=True
+    )
 
 
 class Container(Answer):
