@@ -456,7 +456,9 @@ def _what_works(found: Any) -> str:
         case "string_type":
             return "text"
         case "tuple_type" | "list_type":
-            return "a list, such as `[L4, T4]`"
+            key = f"{NAMESPACE}:{'.'.join(str(step) for step in found['loc'])}"
+            how = f"; one item at a time: `pulumi config set --path '{key}[0]' VALUE`"
+            return f"a list, such as `[L4, T4]`{how if isinstance(found['input'], str) else ''}"
         case "model_type" | "model_attributes_type":
             return "a map of settings"
         case "string_pattern_mismatch":
