@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import cached_property
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from serving.lines import ZERO, Basis, CostLine, Estimate, Span, exactly, price_span, total
 from serving.offers import Kind, Offer, Rate
 from serving.scale_to_zero import Awake, Load, awake, cold_share, load_of, worker_seconds
 from serving.spec import HOURS_PER_MONTH, DeploymentSpec
+from serving.tariff import Tariff, Weight
 
 if TYPE_CHECKING:
     from serving.models import Model
@@ -77,7 +77,7 @@ class Estimator:
     def __init__(self, spec: DeploymentSpec, assumptions: Assumptions) -> None:
         self.spec = spec
         self.assumptions = assumptions
-        self._weights: dict[tuple[bool, bool], dict[object, _Weight]] = {}
+        self._tariffs: dict[tuple[bool, bool], Tariff] = {}
 
     def estimate(self, offer: Offer) -> Estimate:
         """Every line of one offer. Rates that only count while a server is stopped are left out."""
@@ -86,53 +86,26 @@ class Estimator:
         for rate in offer.rates:
             for part in self._parts(offer.kind, rate):
                 detailed = self._phases(part, rate) if rate is main and part.scales else (part,)
-                lines.extend(_line(offer, rate, one, self._net(offer, rate)) for one in detailed)
+                lines.extend(_line(offer, rate, one, self._net(offer.spot, rate)) for one in detailed)
         hours = self.assumptions.hours
         return Estimate(tuple(lines), hours, total(_peak(line) for line in lines) / hours)
 
     def totals(self, offer: Offer) -> tuple[Span, bool, bool]:
         """`Estimate.span`, `incomplete` and `open_use` of an offer, without making its lines."""
-        low = expected = high = ZERO
-        incomplete = open_use = False
-        weights = self._weights_of(offer)
-        for rate in offer.rates:
-            weight = weights.get(_terms(rate)) or self._weigh(offer, rate)
-            open_use |= weight.open_use
-            price = rate.unit_price
-            if price is None:
-                incomplete |= weight.counts
-                continue
-            cheap = dear = price
-            if rate.lowest is not None or rate.highest is not None:
-                span = price_span(rate)
-                cheap, dear = span.low, span.high
-            low += cheap * weight.cost.low
-            expected += price * weight.cost.expected
-            high += dear * weight.cost.high
-        return Span(low, expected, high), incomplete, open_use
+        return self.tariff(offer.kind, offer.spot).totals(offer.rates)
 
-    def expected(self, offer: Offer) -> tuple[Decimal, bool]:
-        """`Estimate.monthly` and `incomplete` of an offer: all that it takes to sort many."""
-        cost, incomplete = ZERO, False
-        weights = self._weights_of(offer)
-        for rate in offer.rates:
-            weight = weights.get(_terms(rate)) or self._weigh(offer, rate)
-            price = rate.unit_price
-            if price is None:
-                incomplete |= weight.counts
-            else:
-                cost += price * weight.cost.expected
-        return cost, incomplete
+    def tariff(self, kind: Kind, spot: bool) -> Tariff:
+        """What prices offers of one kind in bulk."""
+        key = (kind in BASED_ON_USE, spot)
+        if key not in self._tariffs:
+            self._tariffs[key] = Tariff(lambda rate: self._weigh(kind, spot, rate))
+        return self._tariffs[key]
 
-    def _weights_of(self, offer: Offer) -> dict[object, _Weight]:
-        return self._weights.setdefault((offer.kind in BASED_ON_USE, offer.spot), {})
-
-    def _weigh(self, offer: Offer, rate: Rate) -> _Weight:
-        parts, net = self._parts(offer.kind, rate), exactly(self._net(offer, rate))
-        quantity = Span.sum(part.quantity or Span(ZERO, ZERO, part.most) for part in parts)
-        weight = _Weight(quantity.times(net), any(part.quantity is None for part in parts), bool(parts))
-        self._weights_of(offer)[_terms(rate)] = weight
-        return weight
+    def _weigh(self, kind: Kind, spot: bool, rate: Rate) -> Weight:
+        parts = self._parts(kind, rate)
+        units = Span.sum(part.quantity or Span(ZERO, ZERO, part.most) for part in parts)
+        open_use = any(part.quantity is None for part in parts)
+        return Weight(units.times(exactly(self._net(spot, rate))), open_use, bool(parts))
 
     @cached_property
     def load(self) -> Load | None:
@@ -237,9 +210,9 @@ class Estimator:
         less, more = assumed.traffic
         return _Part(phase, Span(moved * less, moved, moved * more), most, "usage")
 
-    def _net(self, offer: Offer, rate: Rate) -> Decimal:
+    def _net(self, spot: bool, rate: Rate) -> Decimal:
         """Share of the list price that is paid. Google's discount is for what has no other one."""
-        if rate.sustained_use and not rate.discount and not offer.spot:
+        if rate.sustained_use and not rate.discount and not spot:
             hours = min(self.assumptions.hours, Decimal(HOURS_PER_MONTH))
             return sustained_hours(hours) / hours
         return 1 - rate.discount
@@ -258,22 +231,6 @@ class _Part:
     basis: Basis
     note: str = ""
     scales: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Weight:
-    """US dollars a month for each dollar of a rate's unit price, after discounts.
-
-    `open_use` says that it depends on a use that isn't declared, `counts` that a month takes any of the rate at all.
-    """
-
-    cost: Span
-    open_use: bool
-    counts: bool
-
-
-_terms = attrgetter("bills", "unit", "quantity", "month_hours", "discount", "sustained_use")
-"""What decides about a rate's weight, beside the offer's kind and whether it is spot."""
 
 
 def _fixed(quantity: Decimal, phase: str = "", note: str = "") -> _Part:

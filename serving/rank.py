@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
-from typing import Literal
+from itertools import groupby
+from operator import attrgetter
+from typing import Literal, NamedTuple
 
 from serving.cost import BASED_ON_USE, Assumptions, Estimator, assumptions_for
 from serving.fit import Fit
@@ -18,29 +20,62 @@ from serving.offers import Offer
 from serving.places import preference, residence
 from serving.preflight import Host, Preflight, preflight
 from serving.spec import DeploymentSpec
+from serving.tariff import Tariff
 
 Order = Literal["cost", "gpu", "platform", "region"]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One offer, judged.
+class Verdict:
+    """What is true of every offer of one GPU on one platform's terms.
 
     Attributes:
-        monthly: US dollars a month at low, declared and high use.
-        incomplete: a price isn't known, so `monthly` is less than what would be billed.
-        open_use: a part depends on a use that isn't declared; `sleeps`: the workers' hours are that part.
         preflight: the verdict on the model on this GPU; None where no GPU is rented.
+        reasons: why such an offer can't be taken, wherever it is.
+        may_sleep: its workers sleep between requests.
+        tariff: what prices it.
+    """
+
+    preflight: Preflight | None
+    reasons: tuple[str, ...]
+    may_sleep: bool
+    tariff: Tariff = field(compare=False, repr=False)
+
+
+class Candidate(NamedTuple):
+    """One offer, judged. There are tens of thousands, and a tuple is made in half the time of a dataclass.
+
+    Attributes:
+        cost: US dollars a month to compare by: at the declared use, or the most that workers of unknown use bill.
+        incomplete: a price isn't known, so that costs are less than what would be billed.
         reasons: why it can't be taken; empty when it can.
     """
 
     offer: Offer
-    monthly: Span
-    incomplete: bool
-    open_use: bool
-    sleeps: bool
-    preflight: Preflight | None
+    verdict: Verdict
     reasons: tuple[str, ...]
+    cost: Decimal
+    incomplete: bool
+
+    @property
+    def monthly(self) -> Span:
+        """US dollars a month at low, declared and high use."""
+        return self.verdict.tariff.totals(self.offer.rates)[0]
+
+    @property
+    def open_use(self) -> bool:
+        """Whether a part of the cost depends on a use that isn't declared."""
+        return self.verdict.tariff.totals(self.offer.rates)[2]
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether that part is the workers' hours."""
+        return self.verdict.may_sleep and self.open_use
+
+    @property
+    def preflight(self) -> Preflight | None:
+        """The verdict on the model on this GPU; None where no GPU is rented."""
+        return self.verdict.preflight
 
     @property
     def fit(self) -> Fit | None:
@@ -49,11 +84,6 @@ class Candidate:
     @property
     def ok(self) -> bool:
         return not self.reasons
-
-    @property
-    def cost(self) -> Decimal:
-        """US dollars a month to compare by: at the declared use, or the most that workers of unknown use bill."""
-        return self.monthly.high if self.sleeps else self.monthly.expected
 
     @property
     def priced(self) -> bool:
@@ -68,8 +98,15 @@ def rank(
 
     Offers of equal cost come in the order of their platform, SKU and region, whatever order they were given in.
     """
-    judge = Judge(spec, model, assumptions)
-    return sorted(map(judge, offers), key=_by_cost)
+    judged = list(map(Judge(spec, model, assumptions), offers))
+    return [*_cheapest_first(c for c in judged if c.ok), *_cheapest_first(c for c in judged if not c.ok)]
+
+
+def shortlist(
+    spec: DeploymentSpec, model: Model, offers: Iterable[Offer], assumptions: Assumptions | None = None
+) -> list[Candidate]:
+    """The offers that can be taken, in the order of `rank`; what the others cost isn't worked out."""
+    return _cheapest_first(Judge(spec, model, assumptions).taken(offers))
 
 
 class Judge:
@@ -80,21 +117,30 @@ class Judge:
         self._model = model
         self._estimator = Estimator(spec, assumptions or assumptions_for(model))
         self._on_gpu: Callable[[str, str], tuple[Preflight | None, tuple[str, ...]]] = cache(self._judge_gpu)
-        self._in_place = cache(self._judge_place)
+        self._verdicts: dict[object, Verdict] = {}
         self._wanted = wanted_gpus(spec)
-        self._may_sleep = spec.scaling.min < spec.scaling.max
+        self._anywhere = not spec.placement.regions and not spec.placement.gdpr
 
     def __call__(self, offer: Offer) -> Candidate:
+        verdict = self._verdicts.get(_shared(offer)) or self._judge(offer)
+        reasons = verdict.reasons if self._anywhere else (*verdict.reasons, *self._misplaced(offer))
+        return _priced(offer, verdict, reasons)
+
+    def taken(self, offers: Iterable[Offer]) -> Iterator[Candidate]:
+        """The offers that can be taken, in the order given."""
+        verdicts = self._verdicts
+        for offer in offers:
+            verdict = verdicts.get(_shared(offer)) or self._judge(offer)
+            if not verdict.reasons and (self._anywhere or not any(self._misplaced(offer))):
+                yield _priced(offer, verdict, ())
+
+    def _judge(self, offer: Offer) -> Verdict:
         found, reasons = self._on_gpu(offer.platform, offer.gpu)
-        monthly, incomplete, open_use = self._estimator.totals(offer)
-        reasons = (*reasons, *self._terms(offer))
-        if offer.tier != "own":
-            reasons += self._in_place(offer.platform, offer.region, offer.country)
-            if self._spec.placement.gdpr:
-                where = residence(offer, self._spec.placement.regions)
-                reasons += () if where.allowed else (where.why_not,)
-        sleeps = open_use and self._may_sleep and offer.kind in BASED_ON_USE
-        return Candidate(offer, monthly, incomplete, open_use, sleeps, found, reasons)
+        scaling = self._spec.scaling
+        may_sleep = scaling.min < scaling.max and offer.kind in BASED_ON_USE
+        tariff = self._estimator.tariff(offer.kind, offer.spot)
+        verdict = self._verdicts[_shared(offer)] = Verdict(found, (*reasons, *self._terms(offer)), may_sleep, tariff)
+        return verdict
 
     def _judge_gpu(self, platform: str, name: str) -> tuple[Preflight | None, tuple[str, ...]]:
         if not name:
@@ -109,24 +155,40 @@ class Judge:
             reasons = ("not among hardware.gpus", *reasons)
         return found, reasons
 
-    def _judge_place(self, platform: str, region: str, country: str) -> tuple[str, ...]:
-        wanted = self._spec.placement.regions
-        if preference(platform, region, country, wanted) is None:
-            return (f"{region or country or platform} is not in {', '.join(wanted)}",)
-        return ()
-
-    def _terms(self, offer: Offer) -> tuple[str, ...]:
+    def _terms(self, offer: Offer) -> Iterator[str]:
         hardware, tier = self._spec.hardware, self._spec.placement.tier
-        reasons: list[str] = []
         if offer.gpu_count != hardware.gpu_count:
-            reasons.append(f"{offer.gpu_count} GPUs, not {hardware.gpu_count}")
+            yield f"{offer.gpu_count} GPUs, not {hardware.gpu_count}"
         if offer.spot and not hardware.spot:
-            reasons.append("interruptible; hardware.spot: true takes it")
+            yield "interruptible; hardware.spot: true takes it"
         if offer.tier == "community" and tier == "secure":
-            reasons.append("a community host; placement.tier: any takes it")
+            yield "a community host; placement.tier: any takes it"
         if offer.availability == "none":
-            reasons.append("sold out")
-        return tuple(reasons)
+            yield "sold out"
+
+    def _misplaced(self, offer: Offer) -> Iterator[str]:
+        placement = self._spec.placement
+        if offer.tier == "own":
+            return
+        if preference(offer.platform, offer.region, offer.country, placement.regions) is None:
+            yield f"{offer.region or offer.country or offer.platform} is not in {', '.join(placement.regions)}"
+        if placement.gdpr:
+            where = residence(offer, placement.regions)
+            if not where.allowed:
+                yield where.why_not
+
+
+def _shared(offer: Offer) -> tuple[object, ...]:
+    """What the offers of one verdict have in common."""
+    return offer.platform, offer.kind, offer.gpu, offer.gpu_count, offer.tier, offer.spot, offer.availability
+
+
+def _priced(offer: Offer, verdict: Verdict, reasons: tuple[str, ...]) -> Candidate:
+    if verdict.may_sleep:
+        span, incomplete, open_use = verdict.tariff.totals(offer.rates)
+        return Candidate(offer, verdict, reasons, span.high if open_use else span.expected, incomplete)
+    cost, incomplete = verdict.tariff.expected(offer.rates)
+    return Candidate(offer, verdict, reasons, cost, incomplete)
 
 
 @cache
@@ -175,16 +237,19 @@ def alternatives(candidates: Iterable[Candidate], platform: str, most: int = 3) 
     return tuple(found[:most])
 
 
-def _by_cost(candidate: Candidate) -> tuple[object, ...]:
+def _cheapest_first(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Sorted by cost, those without a price last, and equals by name. Names are read of equals alone: they are few."""
+    ranked = sorted(candidates, key=attrgetter("cost"))
+    if any(map(attrgetter("incomplete"), ranked)):
+        ranked.sort(key=attrgetter("incomplete"))
+    alike = groupby(ranked, attrgetter("incomplete", "cost"))
+    return [candidate for _, equals in alike for candidate in sorted(equals, key=_name)]
+
+
+def _name(candidate: Candidate) -> tuple[object, ...]:
     offer = candidate.offer
-    return (
-        bool(candidate.reasons),
-        candidate.incomplete,
-        candidate.cost,
-        offer.platform,
-        offer.kind,
-        offer.sku,
-        offer.region,
-        offer.tier,
-        offer.spot,
-    )
+    return offer.platform, offer.kind, offer.sku, offer.region, offer.tier, offer.spot
+
+
+def _by_cost(candidate: Candidate) -> tuple[object, ...]:
+    return (candidate.incomplete, candidate.cost, *_name(candidate))
