@@ -1,0 +1,155 @@
+"""What Google rents and at which price: live from the Billing Catalog with an API key, else the dated snapshot.
+
+The catalogue is read page by page and may take longer than a preview waits, so what matters of it is kept for a day in
+the user's cache folder. `refresh` reads it whole.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from providers.base import PlatformError
+from providers.gcp import catalog
+from providers.gcp.quotas import Quotas
+from providers.market import LIVE_BUDGET_S, Market, ask, offline, prices
+from providers.model_shape import model_shape
+from serving.models import Model
+from serving.offers import Offer
+from serving.prices import with_user_prices
+from serving.snapshot import snapshot_offers
+from serving.spec import DeploymentSpec, SpecError
+
+URL_VARIABLE = "VLLM_ANYWHERE_GCP_BILLING_URL"
+KEY_VARIABLE = "GOOGLE_CLOUD_API_KEY"
+"""An API key for the Cloud Billing API: prices are public, and it can do nothing else."""
+PAGE = 5000
+
+_FOUND = TypeAdapter(list[catalog.Found])
+
+
+@dataclass(frozen=True)
+class GcpMarket(Market):
+    """The offers, the shape of the spec's model (None when nothing describes it), and the quotas, if any were read."""
+
+    model: Model | None = None
+    quotas: Quotas = field(default_factory=Quotas)
+
+
+def query(spec: DeploymentSpec, budget_s: float = LIVE_BUDGET_S) -> GcpMarket:
+    """The market for a spec, and the project's quotas where there are credentials: both within `budget_s` seconds."""
+    quotas = Quotas()
+    try:
+        model = model_shape(spec.model)
+    except SpecError:
+        model = None
+
+    def look() -> None:
+        nonlocal quotas
+        from providers.gcp.client import quotas_of
+
+        try:
+            quotas = quotas_of(budget_s)
+        except PlatformError:
+            return
+
+    reading = threading.Thread(target=look, daemon=True)
+    if not offline():
+        reading.start()
+    begun = time.monotonic()
+    market = ask({"gcp": live}, spec, budget_s=budget_s, today=datetime.now(UTC).date())["gcp"]
+    if reading.ident is not None:
+        reading.join(max(0.0, budget_s - (time.monotonic() - begun)))
+    return GcpMarket(market.offers, market.notes, model, quotas)
+
+
+def live(spec: DeploymentSpec, seconds: float) -> Iterable[Offer]:
+    """The offers at today's list prices.
+
+    Raises:
+        PlatformError: no API key is set, or the catalogue can't be read in that time.
+    """
+    today = datetime.now(UTC).date()
+    found = _kept(today)
+    if found is None:
+        found = refresh(seconds)
+    return offers_at(found, spec.hardware.gpu_count, today)
+
+
+def offers_at(found: Iterable[catalog.Found], gpu_count: int, day: date) -> tuple[Offer, ...]:
+    """The dated offers with the catalogue's prices in place of theirs."""
+    merged = with_user_prices([price for price in prices() if price.platform == "gcp"], catalog.prices_of(found, day))
+    return catalog.as_live(snapshot_offers(merged, "gcp", gpu_count))
+
+
+def refresh(seconds: float = 300.0, clock: Callable[[], float] = time.monotonic) -> list[catalog.Found]:
+    """Reads the whole catalogue and keeps what matters of it for the day.
+
+    Raises:
+        PlatformError: no API key is set, Google refuses it, or the time is up.
+    """
+    import httpx
+
+    key = os.environ.get(KEY_VARIABLE)
+    if not key:
+        raise PlatformError(f"no API key in ${KEY_VARIABLE}")
+    url = f"{os.environ.get(URL_VARIABLE, 'https://cloudbilling.googleapis.com').rstrip('/')}"
+    until = clock() + seconds
+    found: list[catalog.Found] = []
+    page = ""
+    with httpx.Client(headers={"x-goog-api-key": key}) as http:
+        while True:
+            left = until - clock()
+            if left <= 0:
+                raise PlatformError(f"the Billing Catalog could not be read to its end in {seconds:g} s")
+            try:
+                answer = http.get(
+                    f"{url}/v1/services/{catalog.SERVICE}/skus",
+                    params={"pageSize": PAGE, "currencyCode": "USD", **({"pageToken": page} if page else {})},
+                    timeout=left,
+                ).raise_for_status()
+                body = answer.json()
+                skus = TypeAdapter(list[catalog.Sku]).validate_python(body.get("skus", []))
+                page = str(body.get("nextPageToken") or "")
+            except httpx.HTTPStatusError as error:
+                raise PlatformError(f"the Billing Catalog answered HTTP {error.response.status_code}") from None
+            except (httpx.HTTPError, ValueError, AttributeError) as error:
+                raise PlatformError(f"the Billing Catalog can't be read: {type(error).__name__}") from None
+            found += catalog.found_in(skus)
+            if not page:
+                break
+    if not found:
+        raise PlatformError("the Billing Catalog has none of the SKUs that are looked for")
+    _keep(found, datetime.now(UTC).date())
+    return found
+
+
+def _file(day: date) -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "vllm-anywhere" / f"gcp-prices-{day}.json"
+
+
+def _kept(day: date) -> list[catalog.Found] | None:
+    try:
+        return _FOUND.validate_json(_file(day).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _keep(found: list[catalog.Found], day: date) -> None:
+    """A cache that can't be written is done without."""
+    file = _file(day)
+    new = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new.write_bytes(_FOUND.dump_json(found))
+        new.replace(file)
+    except OSError:
+        return
