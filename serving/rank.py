@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
-from itertools import groupby
+from itertools import pairwise
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
@@ -126,13 +127,14 @@ class Judge:
         reasons = verdict.reasons if self._anywhere else (*verdict.reasons, *self._misplaced(offer))
         return _priced(offer, verdict, reasons)
 
-    def taken(self, offers: Iterable[Offer]) -> Iterator[Candidate]:
+    def taken(self, offers: Iterable[Offer]) -> list[Candidate]:
         """The offers that can be taken, in the order given."""
-        verdicts = self._verdicts
+        found: list[Candidate] = []
         for offer in offers:
-            verdict = verdicts.get(_shared(offer)) or self._judge(offer)
+            verdict = self._verdicts.get(_shared(offer)) or self._judge(offer)
             if not verdict.reasons and (self._anywhere or not any(self._misplaced(offer))):
-                yield _priced(offer, verdict, ())
+                found.append(_priced(offer, verdict))
+        return found
 
     def _judge(self, offer: Offer) -> Verdict:
         found, reasons = self._on_gpu(offer.platform, offer.gpu)
@@ -183,11 +185,12 @@ def _shared(offer: Offer) -> tuple[object, ...]:
     return offer.platform, offer.kind, offer.gpu, offer.gpu_count, offer.tier, offer.spot, offer.availability
 
 
-def _priced(offer: Offer, verdict: Verdict, reasons: tuple[str, ...]) -> Candidate:
+def _priced(offer: Offer, verdict: Verdict, reasons: tuple[str, ...] = ()) -> Candidate:
     if verdict.may_sleep:
         span, incomplete, open_use = verdict.tariff.totals(offer.rates)
-        return Candidate(offer, verdict, reasons, span.high if open_use else span.expected, incomplete)
-    cost, incomplete = verdict.tariff.expected(offer.rates)
+        cost = span.high if open_use else span.expected
+    else:
+        cost, incomplete = verdict.tariff.expected(offer.rates)
     return Candidate(offer, verdict, reasons, cost, incomplete)
 
 
@@ -238,12 +241,15 @@ def alternatives(candidates: Iterable[Candidate], platform: str, most: int = 3) 
 
 
 def _cheapest_first(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Sorted by cost, those without a price last, and equals by name. Names are read of equals alone: they are few."""
+    """Sorted by cost, those without a price last, and equals by name: few are equal, so few names are compared."""
     ranked = sorted(candidates, key=attrgetter("cost"))
-    if any(map(attrgetter("incomplete"), ranked)):
-        ranked.sort(key=attrgetter("incomplete"))
-    alike = groupby(ranked, attrgetter("incomplete", "cost"))
-    return [candidate for _, equals in alike for candidate in sorted(equals, key=_name)]
+    costs = [candidate.cost for candidate in ranked]
+    end = 0
+    for first, (one, other) in enumerate(pairwise(costs)):
+        if one == other and first >= end:
+            end = bisect_right(costs, one, first)
+            ranked[first:end] = sorted(ranked[first:end], key=_name)
+    return sorted(ranked, key=attrgetter("incomplete"))
 
 
 def _name(candidate: Candidate) -> tuple[object, ...]:
