@@ -12,13 +12,14 @@ import json
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httptools
 
 from ops.stack import OpsError
+from providers.shared.endpoint import trust
 from serving.bench.prompts import Prompt
 from serving.bench.record import Record
 
@@ -72,7 +73,7 @@ class Traffic:
 
 
 class BenchClient:
-    """Asks one endpoint. `options` go into every request body; `clock` must be the clock that results are read by."""
+    """Asks one endpoint. `options` go into every request body; with a `ca_pem` no other authority is trusted."""
 
     def __init__(
         self,
@@ -81,14 +82,16 @@ class BenchClient:
         model: str,
         options: Mapping[str, Any],
         timeout_s: float,
-        tls: ssl.SSLContext | None = None,
+        ca_pem: str = "",
     ) -> None:
         self.traffic = Traffic()
         self._endpoint = endpoint
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
         self._timeout_s = timeout_s
-        self._tls = tls or (ssl.create_default_context() if endpoint.tls else None)
+        own = trust(ca_pem)
+        self._tls = (own if isinstance(own, ssl.SSLContext) else ssl.create_default_context()) if endpoint.tls else None
+        self._key = key
         authorization = f"Authorization: Bearer {key}\r\n" if key else ""
         self._head = (
             f"POST {endpoint.target}/chat/completions HTTP/1.1\r\nHost: {endpoint.authority}\r\n{authorization}"
@@ -137,7 +140,10 @@ class BenchClient:
                 self.traffic.retried += 1
                 continue
             self.traffic.pieces += len(exchange.pieces)
-            return exchange.record(intended, retried)
+            record = exchange.record(intended, retried)
+            if self._key and self._key in record.error:
+                return replace(record, error=record.error.replace(self._key, "<key>"))
+            return record
 
     async def warm(self, connections: int) -> None:
         """Have that many connections open and idle.

@@ -33,7 +33,7 @@ class Script:
     """How one request is answered.
 
     `gaps_s` are the pauses before the second, third, ... piece. `status` other than 200 refuses; `cut_after` closes the
-    connection after so many pieces.
+    connection after so many pieces; `close` after the answer, `says` is a refusal's text.
     """
 
     first_s: float = 0.0
@@ -43,6 +43,7 @@ class Script:
     cut_after: int | None = None
     usage: bool = True
     close: bool = False
+    says: str = "scripted refusal"
 
 
 @dataclass
@@ -68,6 +69,8 @@ class Stub:
         self.served: list[Served] = []
         self.connections = 0
         self.port = 0
+        self.drop_next = False
+        """Set, the next request meets a connection that is closed without a word."""
 
     @property
     def url(self) -> str:
@@ -138,12 +141,17 @@ class _Connection(asyncio.Protocol):
             answer = b'{"object":"list","data":[{"id":"stub","object":"model","created":0,"owned_by":"stub"}]}'
             self._write(_plain(200, answer))
             return
+        if self._stub.drop_next:
+            self._stub.drop_next = False
+            self.close()
+            return
         body = json.loads(self._body)
         served = Served(self._now, authorization=self._authorization, body=body if self._stub.keep_bodies else {})
         self._stub.served.append(served)
         script = self._stub.choose(len(self._stub.served) - 1, body)
         if script.status != 200:
-            self._write(_plain(script.status, b'{"error":{"message":"scripted refusal","type":"stub"}}'))
+            error = {"error": {"message": script.says, "type": "stub"}}
+            self._write(_plain(script.status, json.dumps(error).encode()))
             return
         _Answer(self, served, script, body).next()
 

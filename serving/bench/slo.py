@@ -181,7 +181,7 @@ def _beyond_the_run(slo: Slo, known: Known) -> Iterator[Row]:
             row = _least("uptime", slo.uptime, share, "{:.2%}")
             yield Row(row.criterion, asked, f"{row.found} of {checks:,} checks", row.verdict)
         else:
-            yield Row("uptime", asked, "not known", "unknown", "`vllm-anywhere watch` keeps the history that says")
+            yield Row("uptime", asked, "not known", "unknown", "`vllm-anywhere watch` keeps a history, and --history FILE reads it")
     if slo.usd_per_million_tokens is not None:
         asked = f"at most ${slo.usd_per_million_tokens}"
         price = known.usd_per_million_tokens
@@ -193,7 +193,7 @@ def _beyond_the_run(slo: Slo, known: Known) -> Iterator[Row]:
     if slo.saved_monthly_usd is not None:
         asked = f"at least ${slo.saved_monthly_usd}"
         if known.saved is None:
-            note = "needs a price, and an API to compare with: --against NAME"
+            note = "needs a price, --api NAME to compare with, and --monthly-requests N"
             yield Row("saved a month", asked, "not known", "unknown", note)
         else:
             passes = known.saved >= slo.saved_monthly_usd

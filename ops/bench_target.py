@@ -1,0 +1,95 @@
+"""What a load test is aimed at: a stack, by its outputs, or any OpenAI base URL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from pydantic import SecretStr
+
+from ops.client import ChatClient, Health
+from ops.stack import OpsError, Stack, read_stack
+
+KEY_VARIABLES = ("VLLM_ANYWHERE_KEY", "OPENAI_API_KEY")
+"""Where the key of `--url` is looked for, in this order."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One endpoint.
+
+    Attributes:
+        hourly: US dollars an hour; None when it isn't known.
+        price_note: why it isn't known, or what it leaves out.
+        ca_pem: the endpoint's own certificate authority, where it has one.
+    """
+
+    url: str
+    key: SecretStr
+    model: str
+    name: str
+    hourly: Decimal | None
+    price_note: str = ""
+    stack: str = ""
+    hardware: str = ""
+    ca_pem: str = ""
+
+
+def target(
+    stack: str,
+    url: str,
+    key: str,
+    model: str,
+    hourly: Decimal | None,
+    environ: Mapping[str, str] = os.environ,
+    read: Callable[[str], Stack] = read_stack,
+    ask: Callable[[str, str], Health] = lambda url, key: ChatClient(url, key or "none").health(),
+) -> Target:
+    """From the command line. Without `url` it is a stack.
+
+    Raises:
+        OpsError: no such stack, or the endpoint doesn't tell its model and none was given.
+    """
+    if not url:
+        return _of_stack(read(stack), model, hourly)
+    secret = key or next((environ[name] for name in KEY_VARIABLES if environ.get(name)), "")
+    base = url.rstrip("/")
+    if not model:
+        health = ask(base, secret)
+        if not health.models:
+            raise OpsError(
+                f"{base} doesn't tell its models ({health.problem or 'none listed'}); --model NAME says which, and the "
+                f"key is read from {' or '.join(KEY_VARIABLES)}"
+            )
+        model = health.models[0]
+    note = "" if hourly is not None else "No price is known for a URL: --hourly USD gives one."
+    return Target(base, SecretStr(secret), model, f"{base}, {model}", hourly, note)
+
+
+def _of_stack(found: Stack, model: str, hourly: Decimal | None) -> Target:
+    note = ""
+    if hourly is None:
+        hourly, note = stack_price(found)
+    served = model or found.model
+    name = f"{found.name}: {served} on {found.provider}, {found.hardware}, at {found.endpoint}"
+    return Target(
+        found.endpoint.rstrip("/"), found.api_key, served, name, hourly, note, found.name, found.hardware, found.ca_pem
+    )
+
+
+def stack_price(stack: Stack) -> tuple[Decimal | None, str]:
+    """US dollars an hour by the stack's outputs, and what to know about them."""
+    told = stack.cost.get("hourly_usd")
+    try:
+        hourly = Decimal(str(told)) if told is not None else None
+    except InvalidOperation:
+        hourly = None
+    if hourly is None or stack.cost.get("incomplete"):
+        return None, "The stack's price isn't fully known, so nothing is said about money: --hourly USD gives one."
+    if not hourly:
+        return None, "The stack costs nothing an hour, so nothing is said about money: --hourly USD gives a price."
+    if stack.cost.get("depends_on_usage"):
+        return hourly, "Part of the stack's price depends on use that isn't declared; it isn't in the hourly figure."
+    return hourly, ""
