@@ -114,6 +114,15 @@ class NativeResource(ABC, Generic[I, O]):
         """What pydantic can't see. `inputs` are the valid, known ones by their snake_case names."""
         return []
 
+    def satisfied(self, changed: frozenset[str], new: Mapping[str, Any], outputs: Mapping[str, Any]) -> frozenset[str]:
+        """Those of the changed `replace_on` inputs that what exists already satisfies; they are updated in place.
+
+        Where an input is a wish (a list of GPUs) and the output what came of it, another wish need not cost a new
+        machine. `new` are the new inputs and `outputs` what state holds, by their snake_case names; values may be
+        unknown.
+        """
+        return frozenset()
+
     def delete_before_replace(self, old: I, new: Mapping[str, Any]) -> bool:
         """Whether the old one has to go first. False keeps it serving until the new one is ready."""
         return False

@@ -179,6 +179,18 @@ def test_a_diff_says_what_is_updated_and_what_replaces(provider: Provider) -> No
     assert not answer.deleteBeforeReplace
 
 
+def test_a_wish_that_what_exists_already_satisfies_is_updated_in_place(
+    provider: Provider, box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def heavy_enough(changed: frozenset[str], new: Any, outputs: Any) -> frozenset[str]:
+        return changed if new["size"] <= outputs["weight"] + 3 else frozenset()
+
+    monkeypatch.setattr(box, "satisfied", heavy_enough)
+    kept = diff(provider, {"size": 3}, {"size": 4})
+    assert (list(kept.diffs), list(kept.replaces)) == (["size"], [])
+    assert list(diff(provider, {"size": 3}, {"size": 5}).replaces) == ["size"]
+
+
 def test_an_unknown_input_counts_as_changed(provider: Provider) -> None:
     assert list(diff(provider, {"size": 3}, {"size": UNKNOWN}).replaces) == ["size"]
 

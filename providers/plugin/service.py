@@ -145,7 +145,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         resource = _resource(request.type, request.urn, context)
         olds, news = decode(request.old_inputs), decode(request.news)
         changed = _changed(olds, news) - set(request.ignoreChanges)
-        replaces = changed & {_wire_name(resource.inputs, name) for name in resource.replace_on}
+        replaces = changed & _still_replacing(resource, changed, news, decode(request.olds))
         return provider_pb2.DiffResponse(
             changes=provider_pb2.DiffResponse.DIFF_SOME if changed else provider_pb2.DiffResponse.DIFF_NONE,
             diffs=sorted(changed),
@@ -300,6 +300,18 @@ def _keep_unknown(complete: dict[str, Any], news: Decoded) -> Decoded:
 def _wire_name(model: type[BaseModel], field: str) -> str:
     info = model.model_fields.get(field)
     return info.alias if info and info.alias else field
+
+
+def _still_replacing(
+    resource: Resource, changed: set[str], news: Mapping[str, Any], state: Mapping[str, Any]
+) -> set[str]:
+    """Wire names of the inputs whose change needs a new resource, given what this one came to be."""
+    names = {name: _wire_name(resource.inputs, name) for name in resource.replace_on}
+    asked = frozenset(name for name, wire in names.items() if wire in changed)
+    if not asked:
+        return set()
+    met = resource.satisfied(asked, _by_field(resource.inputs, news), _by_field(resource.outputs, state))
+    return {wire for name, wire in names.items() if name not in met}
 
 
 def _by_field(model: type[BaseModel], properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,6 +78,23 @@ class Candidate:
         return f"{self.gpu} ({self.cloud.lower()}{where})"
 
 
+def met_by(outputs: Mapping[str, Any], new: Mapping[str, Any]) -> frozenset[str]:
+    """The wishes among new inputs that a pod with these outputs meets as it is; what isn't known is not met."""
+    gpus, clouds, groups, cuda = (new.get(name) for name in ("gpus", "clouds", "data_centers", "min_cuda"))
+    place, has = outputs.get("data_center"), outputs.get("cuda")
+    met = {
+        "gpus": isinstance(gpus, list) and outputs.get("gpu") in gpus,
+        "clouds": isinstance(clouds, list) and outputs.get("cloud") in clouds,
+        "data_centers": isinstance(groups, list) and (not groups or any(place in group for group in groups)),
+        "min_cuda": cuda == "" or (isinstance(cuda, str) and bool(has) and _release(str(has)) >= _release(cuda)),
+    }
+    return frozenset(name for name, yes in met.items() if yes)
+
+
+def _release(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
 def candidates(inputs: PodInputs, listed: Listed | None) -> list[Candidate]:
     """Every way to rent it, best first. What `listed` lacks is not on offer; None means that prices aren't known."""
     pairs: list[tuple[str, Cloud]] = [(gpu, cloud) for gpu in inputs.gpus for cloud in inputs.clouds]

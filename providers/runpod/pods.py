@@ -29,6 +29,7 @@ from providers.runpod.pod_terms import (
     create_body,
     inputs_of,
     is_same,
+    met_by,
     objection,
     update_body,
 )
@@ -67,6 +68,9 @@ class PodResource(NativeResource[PodInputs, PodOutputs]):
         if isinstance(cap, str) and cap and (amount(cap) is None):
             return [Failure("max_hourly_usd", "an amount of US dollars, such as `0.50`")]
         return []
+
+    def satisfied(self, changed: frozenset[str], new: Mapping[str, Any], outputs: Mapping[str, Any]) -> frozenset[str]:
+        return changed & met_by(outputs, new)
 
     def create(self, context: Context, inputs: PodInputs) -> Created[PodOutputs]:
         return self.create_in(connect(context.wait), context, inputs)
