@@ -5,12 +5,13 @@ google-auth does it; it is imported when a token is asked for. Its transport her
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from providers.base import AuthError
 
@@ -66,8 +67,13 @@ def identity(environ: Mapping[str, str] = os.environ, timeout_s: float = 10.0) -
 def _load(auth: Any, given: str) -> tuple[Any, Any]:
     if not given:
         return auth.default(scopes=[SCOPE])
+    from google.oauth2 import credentials, service_account
+
     text = given if given.lstrip().startswith("{") else Path(given).expanduser().read_text(encoding="utf-8")
-    return auth.load_credentials_from_dict(json.loads(text), scopes=[SCOPE])
+    found = TypeAdapter(dict[str, Any]).validate_json(text)
+    if found.get("type") == "authorized_user":
+        return credentials.Credentials.from_authorized_user_info(found, scopes=[SCOPE]), None
+    return service_account.Credentials.from_service_account_info(found, scopes=[SCOPE]), found.get("project_id")
 
 
 def _transport(timeout_s: float) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
+from pydantic import TypeAdapter
 
 from providers.base import AuthError, PlatformError
 from providers.gcp.auth import Identity, identity
@@ -24,6 +25,7 @@ ENDPOINTS: Mapping[str, tuple[str, str]] = {
     "billing": ("GOOGLE_CLOUD_BILLING_CUSTOM_ENDPOINT", "https://cloudbilling.googleapis.com/v1/"),
 }
 """Service -> the variable by which Pulumi's provider is sent elsewhere too, and where it is."""
+_OBJECT = TypeAdapter(dict[str, Any])
 _INSTANCE = re.compile(r"projects/[^/]+/zones/[^/]+/instances/[^/]+")
 _GROUP = re.compile(r"projects/[^/]+/regions/[^/]+/instanceGroupManagers/[^/]+")
 # `[   12.3] serve.sh[812]: text`, with or without the kernel's clock, the date and the host before it.
@@ -61,7 +63,7 @@ class Google:
                 method, f"{self._urls[service].rstrip('/')}/{path}", json=body, params=params or None
             )
             if answer.is_success:
-                return dict(answer.json())
+                return _OBJECT.validate_json(answer.content)
             text = _message(answer)
         except (httpx.HTTPError, ValueError, TypeError) as error:
             raise PlatformError(f"Google did not answer about {path}: {type(error).__name__}") from None

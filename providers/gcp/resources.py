@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from providers.base import PlatformError
+from providers.gcp.zone import Zone
 from providers.native import Context, Created, Found, Labelled, NativeResource, Properties
 
 
@@ -66,4 +67,4 @@ class Name(NativeResource[NameInputs, NameOutputs]):
         return None
 
 
-RESOURCES: tuple[NativeResource[Any, Any], ...] = (Name(),)
+RESOURCES: tuple[NativeResource[Any, Any], ...] = (Name(), Zone())
