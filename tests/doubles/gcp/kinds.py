@@ -232,12 +232,12 @@ VALUES: Mapping[str, frozenset[str]] = {
     "scheduling.onHostMaintenance": _paths("MIGRATE TERMINATE"),
     "scheduling.instanceTerminationAction": _paths("STOP DELETE"),
     "bootDisk.mode": _paths("READ_WRITE READ_ONLY"),
-    "bootDisk.initializeParams.type": _paths("pd-standard pd-balanced pd-ssd pd-extreme hyperdisk-balanced"),
-    "disks.diskType": _paths("pd-standard pd-balanced pd-ssd pd-extreme hyperdisk-balanced"),
+    "bootDisk.initializeParams.type": _paths("pd-standard pd-balanced pd-ssd hyperdisk-balanced"),
+    "disks.diskType": _paths("pd-standard pd-balanced pd-ssd hyperdisk-balanced"),
     "disks.type": _paths("SCRATCH PERSISTENT"),
     "networkInterfaces.nicType": _paths("GVNIC VIRTIO_NET IDPF MRDMA IRDMA"),
     "networkInterfaces.stackType": _paths("IPV4_ONLY IPV4_IPV6 IPV6_ONLY"),
-    "networkInterfaces.accessConfigs.networkTier": _paths("PREMIUM STANDARD FIXED_STANDARD"),
+    "networkInterfaces.accessConfigs.networkTier": _paths("PREMIUM STANDARD"),
     "addressType": _paths("INTERNAL EXTERNAL"),
     "networkTier": _paths("PREMIUM STANDARD"),
     "ipVersion": _paths("IPV4 IPV6"),
@@ -253,7 +253,6 @@ VALUES: Mapping[str, frozenset[str]] = {
     "instanceLifecyclePolicy.defaultActionOnFailure": _paths("REPAIR DO_NOTHING"),
     "instanceLifecyclePolicy.forceUpdateOnRepair": _paths("YES NO"),
     "statefulExternalIps.deleteRule": _paths("NEVER ON_PERMANENT_INSTANCE_DELETION"),
-    "distributionPolicyTargetShape": _paths("ANY BALANCED EVEN ANY_SINGLE_ZONE"),
     "waitForInstancesStatus": _paths("STABLE UPDATED"),
 }
 """Values by path without indices, whichever type has it."""

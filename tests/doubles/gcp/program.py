@@ -1,4 +1,4 @@
-"""A stack of a VM that serves, as a Pulumi program of the double's own tests: `given.json` beside it overrides arguments.
+"""A VM that serves, as a Pulumi program of the double's own tests; `given.json` beside it overrides arguments.
 
 It is copied into a project's folder, so it knows nothing of this package.
 """
@@ -24,7 +24,7 @@ after_api = pulumi.ResourceOptions(depends_on=[api])
 account = serviceaccount.Account("account", **given("account", account_id="vm-account"))
 secret = secretmanager.Secret("secret", **given("secret", secret_id="api-key", replication={"auto": {}}))
 version = secretmanager.SecretVersion(
-    "version", **given("version", secret=secret.id, secret_data=pulumi.Config().require_secret("key"))
+    "version", **given("version", secret=secret.id, secret_data=pulumi.Output.secret(GIVEN["key"]))
 )
 member = secretmanager.SecretIamMember(
     "member",
