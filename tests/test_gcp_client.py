@@ -121,6 +121,12 @@ def test_the_token_of_the_environment_comes_first_and_is_not_shown() -> None:
     assert TOKEN not in repr(found)
 
 
+def test_without_any_credentials_nobody_is_asked_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("providers.gcp.auth._PRODUCT", tmp_path / "no-such-file")
+    with pytest.raises(AuthError, match="application-default login"):
+        identity({"CLOUDSDK_CONFIG": str(tmp_path)})
+
+
 @pytest.fixture
 def token_url() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):

@@ -21,6 +21,8 @@ KEY_VARIABLES = ("GOOGLE_CREDENTIALS", "GOOGLE_CLOUD_KEYFILE_JSON", "GCLOUD_KEYF
 """A service account's key, as JSON or as a path of it."""
 PROJECT_VARIABLES = ("GOOGLE_PROJECT", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT")
 
+_PRODUCT = Path("/sys/class/dmi/id/product_name")
+
 _HOW = (
     "`gcloud auth application-default login`, or set GOOGLE_CREDENTIALS to a service account's key file, then "
     "GOOGLE_PROJECT to the project"
@@ -47,6 +49,9 @@ def identity(environ: Mapping[str, str] = os.environ, timeout_s: float = 10.0) -
     project = next((environ[name] for name in PROJECT_VARIABLES if environ.get(name)), "")
     if token := environ.get(TOKEN_VARIABLE):
         return Identity(token, project)
+    if not present(environ):
+        # google-auth would ask a metadata server that isn't there, for some seconds.
+        raise AuthError(f"no Google credentials: {_HOW}")
     try:
         import google.auth
         from google.auth import exceptions
@@ -62,6 +67,19 @@ def identity(environ: Mapping[str, str] = os.environ, timeout_s: float = 10.0) -
     if not credentials.token:
         raise AuthError(f"the Google credentials give no token: {_HOW}")
     return Identity(str(credentials.token), project or str(theirs or ""))
+
+
+def present(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether there are credentials to try: in the environment, of gcloud's, or those of a VM of Google's."""
+    if any(environ.get(name) for name in (TOKEN_VARIABLE, *KEY_VARIABLES, "GOOGLE_APPLICATION_CREDENTIALS")):
+        return True
+    folder = Path(environ.get("CLOUDSDK_CONFIG") or Path.home() / ".config" / "gcloud")
+    if (folder / "application_default_credentials.json").is_file():
+        return True
+    try:
+        return _PRODUCT.read_text(encoding="utf-8").startswith("Google")
+    except OSError:
+        return False
 
 
 def _load(auth: Any, given: str) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from providers.base import PlatformError
 from providers.gcp import catalog
+from providers.gcp.auth import present
 from providers.gcp.quotas import Quotas
 from providers.market import LIVE_BUDGET_S, Market, ask, offline, prices
 from providers.model_shape import model_shape
@@ -61,7 +62,7 @@ def query(spec: DeploymentSpec, budget_s: float = LIVE_BUDGET_S) -> GcpMarket:
             return
 
     reading = threading.Thread(target=look, daemon=True)
-    if not offline():
+    if not offline() and present():
         reading.start()
     begun = time.monotonic()
     market = ask({"gcp": live}, spec, budget_s=budget_s, today=datetime.now(UTC).date())["gcp"]
