@@ -12,7 +12,7 @@ from serving import NAMESPACE
 from serving.models import Model
 from serving.offers import Offer
 from serving.quote import Quote, quote
-from serving.spec import DeploymentSpec, PlacementSpec, Problem, SpecError, parse_part, parse_spec
+from serving.spec import SECRET_KEYS, DeploymentSpec, PlacementSpec, Problem, SpecError, parse_part, parse_spec
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def make_plan(config: Mapping[str, str]) -> Plan:
         prices()
     adapter = base.load_adapter(spec.provider)
     options = parse_part(adapter.options, section, spec.provider)
-    ask = base.Ask(spec, options, base.load_market(spec.provider)(spec))
+    secrets = frozenset(key for key in SECRET_KEYS if f"{NAMESPACE}:{key}" in config)
+    ask = base.Ask(spec, options, base.load_market(spec.provider)(spec), secrets)
     if reasons := adapter.unsupported(ask):
         raise SpecError([Problem(f"{NAMESPACE}:{reason.key}", "", reason.text) for reason in reasons])
     offers = adapter.offers(ask)

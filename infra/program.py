@@ -15,12 +15,15 @@ from infra.register import refs_in, register, resolve
 from providers.base import KEY, Declaration, PlatformError, Ref, Text
 from serving import NAMESPACE
 from serving.cost import BASED_ON_USE
-from serving.quote import Running, running
+from serving.quote import Running, Unread, running
 from serving.report import PlanView, plan_facts, plan_report
 from serving.spec import Problem, SpecError
 
 REPORT = "VLLM_ANYWHERE_REPORT"
 """Set to `json`, the report under the Deployment is one JSON object, for programs that read `preview --json`."""
+
+
+_READS, _READ_PAUSE_S = 20, 0.05
 
 
 def run() -> None:
@@ -83,14 +86,20 @@ class Deployment(pulumi.ComponentResource):
             pulumi.export(name, value)
 
 
-async def _running() -> Running | None:
+async def _running() -> Running | Unread | None:
     """What runs now, by the outputs that the last `up` of this very stack left."""
     name = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
-    answer = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": name})
-    return running(answer["outputs"])
+    for _ in range(_READS):
+        try:
+            answer = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": name})
+            return running(answer["outputs"])
+        except Exception:
+            # The file backend writes the state in place, so a read during `up` may find half of it.
+            await asyncio.sleep(_READ_PAUSE_S)
+    return Unread()
 
 
-def _report(plan: Plan, now: Running | None) -> str:
+def _report(plan: Plan, now: Running | Unread | None) -> str:
     engine = plan.spec.engine
     view = PlanView(
         hardware=plan.declared.hardware,

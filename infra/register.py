@@ -8,7 +8,8 @@ from typing import Any
 
 import pulumi
 
-from providers.base import Declaration, Ref, Text
+from providers.base import ConfigSecret, Declaration, Ref, Text
+from serving import NAMESPACE
 
 Registered = dict[str, pulumi.CustomResource]
 
@@ -74,6 +75,8 @@ def resolve(value: Any, registered: Registered) -> Any:
             return registered[resource].id
         case Ref(resource, output):
             return getattr(registered[resource], output)
+        case ConfigSecret(key):
+            return pulumi.Config(NAMESPACE).require_secret(key)
         case Text(template, values):
             parts = [resolve(part, registered) for part in values]
             return pulumi.Output.all(*parts).apply(lambda found: template.format(*found))

@@ -30,6 +30,7 @@ PLATFORMS: Mapping[str, str] = {
     "fake": "providers.fake",
     "local": "providers.local",
     "runpod": "providers.runpod",
+    "vastai": "providers.vastai",
 }
 """Platform name -> its package. The name is what `vllm-anywhere:provider` takes."""
 
@@ -100,8 +101,8 @@ class Text:
 class Declaration:
     """One resource to register, as data.
 
-    `inputs` may hold `Ref` and `Text` at any depth. `python` ("module:Class") names the SDK class of a resource
-    that another Pulumi package provides; it is imported only when this declaration is registered.
+    `inputs` may hold `Ref`, `Text` and `ConfigSecret` at any depth. `python` ("module:Class") names the SDK class of
+    a resource that another Pulumi package provides; it is imported only when this declaration is registered.
     """
 
     name: str
@@ -137,15 +138,28 @@ KEY = Ref("api-key", "value")
 
 
 @dataclass(frozen=True)
+class ConfigSecret:
+    """A secret of the stack config (`serving.spec.SECRET_KEYS`), which only the program sees."""
+
+    key: str
+
+
+HF_TOKEN = ConfigSecret("hf_token")
+"""The user's Hugging Face token; an input of servers where `"hf_token" in ask.secrets`."""
+
+
+@dataclass(frozen=True)
 class Ask:
     """What an adapter decides on: the spec, the platform's own section, and what the platform offers now.
 
     `market` is what the platform's pricing module found (`pricing.query`), of a type that only the platform knows.
+    `secrets` names the secrets that the stack config holds.
     """
 
     spec: DeploymentSpec
     options: Any
     market: Any
+    secrets: frozenset[str] = frozenset()
 
 
 class Adapter(Protocol):

@@ -104,6 +104,11 @@ class Running:
     monthly: Decimal
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """What runs now could not be read."""
+
+
 def running(outputs: Mapping[str, Any]) -> Running | None:
     """What runs now, from a stack's outputs; None when nothing was deployed or the outputs are of an older form."""
     try:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from serving.lines import CostLine, Estimate, Span, cents
 from serving.offers import Offer, Rate
-from serving.quote import Quote, Running
+from serving.quote import Quote, Running, Unread
 from serving.rank import Candidate
 from serving.spec import HOURS_PER_MONTH
 
@@ -32,16 +32,17 @@ class PlanView:
     notes: Sequence[str]
 
 
-def plan_report(plan: PlanView, quote: Quote, now: Running | None, width: int = WIDTH) -> str:
+def plan_report(plan: PlanView, quote: Quote, now: Running | Unread | None, width: int = WIDTH) -> str:
     """The plan, its fit and its cost, at most `width` columns wide, without colours. `now` is what runs already."""
     parts = [_facts(_plan_rows(plan, quote)), _cost_table(quote.estimate), _facts(_money_rows(quote, now))]
     return render(parts, width)
 
 
-def plan_facts(plan: PlanView, quote: Quote, now: Running | None) -> dict[str, Any]:
+def plan_facts(plan: PlanView, quote: Quote, now: Running | Unread | None) -> dict[str, Any]:
     """The report as data: money as text, everything that the tables show."""
     cost = quote.estimate
-    change = None if cost.incomplete else cost.monthly - (now.monthly if now else Decimal(0))
+    known = not (cost.incomplete or isinstance(now, Unread))
+    before = now.monthly if isinstance(now, Running) else Decimal(0)
     return {
         "provider": quote.offer.platform,
         "offer": offer_name(quote.offer),
@@ -53,10 +54,10 @@ def plan_facts(plan: PlanView, quote: Quote, now: Running | None) -> dict[str, A
         "creates": [{"name": name, "type": kind} for name, kind in plan.creates],
         "notes": list(plan.notes),
         "cost": quote.as_output(),
-        "running": {"provider": now.platform, "monthly_usd": str(now.monthly)} if now else None,
+        "running": {"provider": now.platform, "monthly_usd": str(now.monthly)} if isinstance(now, Running) else None,
         "change": {
-            "monthly_usd": None if change is None else str(cents(change)),
-            "text": "not known" if change is None else change_text(cost.monthly, now),
+            "monthly_usd": str(cents(cost.monthly - before)) if known else None,
+            "text": change_text(cost.monthly, now) if known else "not known",
         },
     }
 
@@ -167,7 +168,7 @@ def _source(line: CostLine) -> str:
     return ", ".join(text for text in (dated, less, rate.assumption) if text)
 
 
-def _money_rows(quote: Quote, now: Running | None) -> Iterator[tuple[str, str]]:
+def _money_rows(quote: Quote, now: Running | Unread | None) -> Iterator[tuple[str, str]]:
     estimate = quote.estimate
     span = estimate.span
     yield "a month", f"{dollars(span.expected)} ({HOURS_PER_MONTH} hours){_missing(estimate)}"
@@ -198,7 +199,7 @@ def _missing(estimate: Estimate) -> str:
 
 def _why_range(quote: Quote) -> str:
     if quote.estimate.open_use:
-        return ", from no request to every worker always up; declare usage.requests_per_day"
+        return ", from no request to all that can be answered; declare usage.requests_per_day"
     dynamic = any(line.rate.lowest is not None or line.rate.highest is not None for line in quote.estimate.lines)
     reasons = ["as its price moves"] if dynamic else []
     if any(line.quantity and line.quantity.low != line.quantity.high for line in quote.estimate.lines):
@@ -206,8 +207,10 @@ def _why_range(quote: Quote) -> str:
     return f", {' and '.join(reasons)}" if reasons else ""
 
 
-def change_text(monthly: Decimal, now: Running | None) -> str:
+def change_text(monthly: Decimal, now: Running | Unread | None) -> str:
     """The change of cost against what runs now: `+$41.20/month (+16 %)`."""
+    if isinstance(now, Unread):
+        return "not known: the stack's last outputs can't be read"
     if now is None:
         return f"{signed(monthly)}/month: nothing runs now"
     difference = monthly - now.monthly

@@ -91,3 +91,12 @@ def test_a_wrong_price_file_fails_before_anything_is_registered(project: Project
     assert f"the price file of VLLM_ANYWHERE_PRICES can't be used: {own}" in text
     assert "Traceback" not in text
     assert project.resources("vllm-anywhere:index:ApiKey") == []
+
+
+def test_the_users_hugging_face_token_reaches_a_server_as_a_secret(project: Project) -> None:
+    project.config("provider", "runpod")
+    project.pulumi("config", "set", "-s", "test", "--secret", "vllm-anywhere:hf_token", "hf_very-secret")
+    preview = project.preview("--json", VLLM_ANYWHERE_OFFLINE="1")
+    assert "hf_very-secret" not in preview
+    (pod,) = [step for step in json.loads(preview)["steps"] if step["urn"].endswith("runpod:Pod::server")]
+    assert pod["newState"]["inputs"]["hfToken"] == "[secret]"

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from providers.base import KEY, Ask, Declaration, Declared, Reason, Ref
+from providers.base import HF_TOKEN, KEY, Ask, Declaration, Declared, Reason, Ref
 from providers.runpod.choices import (
     PORT,
     VOLUME_PATH,
@@ -140,6 +140,7 @@ class RunPodAdapter:
             env=cache_env(ask),
             disk_gb=spec.hardware.disk_gb,
             api_key=KEY,
+            **_token(ask),
             key_reference=Ref("key-in-runpod", "reference"),
             **_registry_input(ask),
             **volume,
@@ -171,6 +172,7 @@ class RunPodAdapter:
             execution_timeout_s=options.execution_timeout_s,
             flashboot=options.flashboot,
             caller_key=KEY,
+            **_token(ask),
             **_registry_input(ask),
             **volume,
         )
@@ -274,6 +276,7 @@ def _volume(ask: Ask) -> list[Declaration]:
         data_center=group[0],
         model=ask.spec.model.name,
         revision=ask.spec.model.revision or "main",
+        **_token(ask),
     )
     return [volume, weights]
 
@@ -281,6 +284,10 @@ def _volume(ask: Ask) -> list[Declaration]:
 def _registry(ask: Ask) -> list[Declaration]:
     user = options_of(ask).registry_username
     return [_declare("registry", "RegistryAuth", username=user)] if user else []
+
+
+def _token(ask: Ask) -> Mapping[str, Any]:
+    return {"hf_token": HF_TOKEN} if HF_TOKEN.key in ask.secrets else {}
 
 
 def _registry_input(ask: Ask) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from statistics import median
 
-from providers.base import KEY, Ask, Declaration, Declared, Reason, Ref
+from providers.base import HF_TOKEN, KEY, Ask, Declaration, Declared, Reason, Ref
 from providers.vastai.offers import as_offer
 from providers.vastai.options import (
     VastaiOptions,
@@ -120,6 +120,7 @@ class VastaiAdapter:
                 "script": fitting(script, SCRIPT_LIMIT),
                 "port": PORT,
                 "apiKey": KEY,
+                **({"hfToken": HF_TOKEN} if HF_TOKEN.key in ask.secrets else {}),
                 **tls,
                 "attempts": options.attempts,
                 "wasteUsd": str(options.waste_usd),
