@@ -28,11 +28,11 @@ Order = Literal["cost", "gpu", "platform", "region"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is true of every offer of one GPU on one platform's terms.
+    """What is true of every offer of one kind with one GPU.
 
     Attributes:
         preflight: the verdict on the model on this GPU; None where no GPU is rented.
-        reasons: why such an offer can't be taken, wherever it is.
+        reasons: why such an offer can't be taken, whatever its terms and its place.
         may_sleep: its workers sleep between requests.
         tariff: what prices it.
     """
@@ -123,15 +123,25 @@ class Judge:
         self._anywhere = not spec.placement.regions and not spec.placement.gdpr
 
     def __call__(self, offer: Offer) -> Candidate:
-        verdict = self._verdicts.get(_shared(offer)) or self._judge(offer)
-        reasons = verdict.reasons if self._anywhere else (*verdict.reasons, *self._misplaced(offer))
-        return _priced(offer, verdict, reasons)
+        verdict = self._verdicts.get(_kind_of(offer)) or self._judge(offer)
+        misplaced = () if self._anywhere else self._misplaced(offer)
+        return _priced(offer, verdict, (*verdict.reasons, *self._refused(offer), *misplaced))
 
     def taken(self, offers: Iterable[Offer]) -> list[Candidate]:
         """The offers that can be taken, in the order given."""
+        hardware, secure = self._spec.hardware, self._spec.placement.tier == "secure"
+        count, no_spot = hardware.gpu_count, not hardware.spot
         found: list[Candidate] = []
         for offer in offers:
-            verdict = self._verdicts.get(_shared(offer)) or self._judge(offer)
+            # The conditions of `_refused`, without its words: most of a market ends here.
+            if (
+                offer.gpu_count != count
+                or (no_spot and offer.spot)
+                or (secure and offer.tier == "community")
+                or offer.availability == "none"
+            ):
+                continue
+            verdict = self._verdicts.get(_kind_of(offer)) or self._judge(offer)
             if not verdict.reasons and (self._anywhere or not any(self._misplaced(offer))):
                 found.append(_priced(offer, verdict))
         return found
@@ -140,8 +150,8 @@ class Judge:
         found, reasons = self._on_gpu(offer.platform, offer.gpu)
         scaling = self._spec.scaling
         may_sleep = scaling.min < scaling.max and offer.kind in BASED_ON_USE
-        tariff = self._estimator.tariff(offer.kind, offer.spot)
-        verdict = self._verdicts[_shared(offer)] = Verdict(found, (*reasons, *self._terms(offer)), may_sleep, tariff)
+        verdict = Verdict(found, reasons, may_sleep, self._estimator.tariff(offer.kind, offer.spot))
+        self._verdicts[_kind_of(offer)] = verdict
         return verdict
 
     def _judge_gpu(self, platform: str, name: str) -> tuple[Preflight | None, tuple[str, ...]]:
@@ -157,7 +167,7 @@ class Judge:
             reasons = ("not among hardware.gpus", *reasons)
         return found, reasons
 
-    def _terms(self, offer: Offer) -> Iterator[str]:
+    def _refused(self, offer: Offer) -> Iterator[str]:
         hardware, tier = self._spec.hardware, self._spec.placement.tier
         if offer.gpu_count != hardware.gpu_count:
             yield f"{offer.gpu_count} GPUs, not {hardware.gpu_count}"
@@ -180,9 +190,9 @@ class Judge:
                 yield where.why_not
 
 
-def _shared(offer: Offer) -> tuple[object, ...]:
+def _kind_of(offer: Offer) -> tuple[object, ...]:
     """What the offers of one verdict have in common."""
-    return offer.platform, offer.kind, offer.gpu, offer.gpu_count, offer.tier, offer.spot, offer.availability
+    return offer.platform, offer.kind, offer.gpu, offer.spot
 
 
 def _priced(offer: Offer, verdict: Verdict, reasons: tuple[str, ...] = ()) -> Candidate:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.models import model
-from serving.rank import alternatives, chosen_order, rank
+from serving.offers import Offer
+from serving.rank import alternatives, chosen_order, rank, shortlist
 from tests.offers import hourly, offer, spec
 
 QWEN = model("Qwen/Qwen3-4B-Instruct-2507")
@@ -74,6 +75,46 @@ def test_the_ranking_does_not_depend_on_the_order_of_the_offers(
     shuffled = offers[:]
     chance.shuffle(shuffled)
     assert rank(spec(), QWEN, offers) == rank(spec(), QWEN, shuffled)
+
+
+@given(
+    st.lists(
+        st.builds(
+            offer,
+            platform=st.sampled_from(["gcp", "modal", "runpod", "vastai"]),
+            gpu=st.sampled_from(["L4", "T4", "RTX 3060", "Voodoo 2", ""]),
+            price=st.sampled_from(["0.2", "0.4", None]),
+            kind=st.sampled_from(["pod", "serverless"]),
+            sku=st.sampled_from("abc"),
+            gpu_count=st.integers(1, 2),
+            country=st.sampled_from(["", "DE", "US"]),
+            tier=st.sampled_from(["own", "secure", "community"]),
+            spot=st.booleans(),
+            availability=st.sampled_from(["", "high", "none"]),
+        ),
+        max_size=12,
+    ),
+    st.fixed_dictionaries(
+        {
+            "hardware": st.sampled_from([{}, {"spot": True}, {"gpu_count": 2}]),
+            "placement": st.sampled_from(
+                [
+                    {"regions": []},
+                    {"regions": ["eu"]},
+                    {"regions": ["eu"], "gdpr": True},
+                    {"regions": [], "tier": "any"},
+                ]
+            ),
+            "scaling": st.sampled_from([{}, {"min": 0, "max": 2}]),
+        }
+    ),
+)
+def test_a_shortlist_is_what_can_be_taken_of_the_ranking(offers: list[Offer], sections: dict) -> None:
+    wanted = spec(**sections)
+    listed = shortlist(wanted, QWEN, offers)
+    assert listed == [candidate for candidate in rank(wanted, QWEN, offers) if candidate.ok]
+    key = [(c.incomplete, c.monthly.high if c.sleeps else c.monthly.expected) for c in listed]
+    assert key == sorted(key)
 
 
 def test_a_deployment_tries_the_users_gpus_in_order_then_regions_then_cost() -> None:
