@@ -14,11 +14,10 @@ from datetime import date
 from functools import cache
 from pathlib import Path
 
-from serving.prices import STALE_DAYS, Price, PriceError, parse_prices, snapshot, with_user_prices
-from serving.snapshot import snapshot_offers
-
 from providers.base import PlatformError
 from serving.offers import Offer
+from serving.prices import STALE_DAYS, Price, PriceError, parse_prices, snapshot, with_user_prices
+from serving.snapshot import snapshot_offers
 from serving.spec import DeploymentSpec
 
 LIVE_BUDGET_S = 4.0

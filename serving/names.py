@@ -22,4 +22,3 @@ def check_names(spec: DeploymentSpec) -> None:
             problems.append(Problem(f"{NAMESPACE}:hardware.gpus", name, f"{error} `vllm-anywhere fit` lists them"))
     if problems:
         raise SpecError(problems)
-

@@ -78,11 +78,16 @@ def get_prices(args: OffersArgs) -> PricesAnswer:
     adapter, ask = _asked(args)
     unsupported = [str(reason) for reason in adapter.unsupported(ask)]
     offers = [] if unsupported else adapter.offers(ask)
-    from serving.cost import estimate
+    from providers.model_shape import model_shape
+    from serving.cost import assumptions_for, estimate
+    from serving.spec import SpecError
 
-    return PricesAnswer(
-        estimates=[estimate(ask.spec, offer).as_output() for offer in offers], unsupported=unsupported
-    )
+    try:
+        assumed = assumptions_for(model_shape(ask.spec.model))
+    except SpecError:
+        assumed = None
+    estimates = [estimate(ask.spec, offer, assumed).as_output() for offer in offers]
+    return PricesAnswer(estimates=estimates, unsupported=unsupported)
 
 
 FUNCTIONS = (
