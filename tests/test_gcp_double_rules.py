@@ -10,12 +10,16 @@ from typing import Any
 
 import pytest
 
+from providers.gcp.auth import Identity
+from providers.gcp.client import Google, tail_of
+from providers.gcp.client import Refused as HttpRefused
 from serving.tls import context, issue, new_authority
 
 pytest.importorskip("pulumi_gcp", reason="the gcp extra is not installed")
 
 from tests.doubles.gcp import Cloud, Record, actions, check, diff, kinds, machines
 from tests.doubles.gcp.answers import Refused
+from tests.doubles.gcp.rest import Rest
 from tests.doubles.gcp.stack import KEY, SCRIPT, eventually, serves, silent
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.0/8", "::1", "localhost"])
@@ -214,3 +218,39 @@ def test_a_vm_waits_for_its_secret_and_serves_tls_where_a_firewall_rule_lets_in(
     assert serves(ip, verify=verify, scheme="https")["data"]
     cloud.stop("vm")
     assert silent(ip)
+
+
+def test_a_reservation_is_made_where_there_is_capacity_and_refused_with_google_s_code(cloud: Cloud) -> None:
+    cloud.fail(stockout={"europe-west4-a": ["europe-west4-b"]})
+    properties = {
+        "machineType": "n1-standard-4",
+        "guestAccelerators": [{"acceleratorType": "nvidia-tesla-t4", "acceleratorCount": 1}],
+    }
+    body = {"name": "vm", "specificReservation": {"count": "1", "instanceProperties": properties}}
+    with Rest(cloud) as rest:
+        google = Google(Identity("a-token-for-tests", "shop-1"), environ=rest.environ)
+        sold_out = google.call("POST", "compute", "projects/shop-1/zones/europe-west4-a/reservations", body)
+        (error,) = sold_out["error"]["errors"]
+        assert error["code"] == "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS"
+        made = google.call("POST", "compute", "projects/shop-1/zones/europe-west4-b/reservations", body)
+        assert made["status"] == "DONE" and "error" not in made
+        assert google.get("compute", "projects/shop-1/zones/europe-west4-b/reservations/vm")["name"] == "vm"
+        with pytest.raises(HttpRefused, match="already exists"):
+            google.call("POST", "compute", "projects/shop-1/zones/europe-west4-b/reservations", body)
+
+
+def test_quotas_status_and_the_serial_port_are_read_over_http(cloud: Cloud) -> None:
+    cloud.fail(quotas={"GPUS_ALL_REGIONS": 1})
+    make(cloud, "Instance", machine(metadata={"startup-script": "echo the first line"}))
+    eventually(lambda: "the first line" in cloud.serial("vm"))
+    with Rest(cloud) as rest:
+        google = Google(Identity("a-token-for-tests", "shop-1"), environ=rest.environ)
+        quotas = google.quotas()
+        assert (quotas.project["GPUS_ALL_REGIONS"].limit, quotas.project["GPUS_ALL_REGIONS"].usage) == (1, 1)
+        assert quotas.regions["europe-west4"]["NVIDIA_T4_GPUS"].usage == 1
+        assert google.get("compute", VM)["status"] == "RUNNING"
+        assert tail_of(google, VM, 5) == ["startup-script: the first line"]
+        cloud.preempt("vm")
+        assert google.get("compute", VM)["status"] == "TERMINATED"
+        with pytest.raises(HttpRefused, match="was not found"):
+            google.get("compute", f"{VM}-2")

@@ -50,7 +50,7 @@ def create(cloud: Cloud, kind: Kind, inputs: dict[str, Any], secret: list[str], 
         _enable(cloud, inputs["service"], on=True)
     if kind.name in groups.GROUPS:
         record.outputs |= groups.outputs(kind.name, id)
-        if groups.fill(cloud, record) and inputs.get("waitForInstances"):
+        if not groups.fill(cloud, record) and inputs.get("waitForInstances"):
             raise Unfinished(record, groups.NOT_CREATED)
     return record
 
@@ -68,7 +68,7 @@ def update(cloud: Cloud, record: Record, inputs: dict[str, Any], secret: list[st
     record.outputs = {**kept, **inputs, **plain.labels(kind, inputs)}
     record.inputs, record.secret = inputs, secret
     cloud.put(record)
-    if kind.name in groups.GROUPS and groups.fill(cloud, record) and inputs.get("waitForInstances"):
+    if kind.name in groups.GROUPS and not groups.fill(cloud, record) and inputs.get("waitForInstances"):
         raise Unfinished(record, groups.NOT_CREATED)
     return record
 

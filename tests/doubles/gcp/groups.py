@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.doubles.gcp import answers, machines, plain
+from tests.doubles.gcp.capacity import ZONES, Shortage, shortage
 from tests.doubles.gcp.cloud import Cloud, Record
 from tests.doubles.gcp.kinds import KINDS, short
 
@@ -30,12 +31,12 @@ def references(inputs: Mapping[str, Any]) -> list[str]:
     return [_path(each) for each in [*(version["instanceTemplate"] for version in inputs["versions"]), *checks]]
 
 
-def fill(cloud: Cloud, group: Record) -> str:
-    """Bring the group to its size and its template, one machine at a time; what Google said when it could not."""
+def fill(cloud: Cloud, group: Record) -> bool:
+    """Bring the group to its size and its template, one machine at a time. The group knows why it could not."""
     wanted = int(group.inputs.get("targetSize", 0))
     version = references(group.inputs)[0]
     template = cloud.get(version)
-    said = ""
+    said: Shortage | None = None
     for each in members(cloud, group):
         stale = each.hidden["template"] != version and _proactive(group)
         if stale or each.outputs["currentStatus"] != "RUNNING" or len(members(cloud, group)) > wanted:
@@ -46,8 +47,10 @@ def fill(cloud: Cloud, group: Record) -> str:
     group.outputs["statuses"] = [
         {"isStable": stable, "allInstancesConfigs": [], "statefuls": [], "versionTargets": [{"isReached": stable}]}
     ]
+    if said:
+        group.hidden["errors"] = [{"code": said.code, "message": said.said}]
     cloud.put(group)
-    return said
+    return said is None
 
 
 def members(cloud: Cloud, group: Record) -> list[Record]:
@@ -71,26 +74,27 @@ def delete(cloud: Cloud, group: Record) -> None:
     cloud.drop(group)
 
 
-def _add(cloud: Cloud, group: Record, template: Record, version: str) -> str:
+def _add(cloud: Cloud, group: Record, template: Record, version: str) -> Shortage | None:
     """Make one machine in the first zone that takes it."""
     stem = group.inputs["baseInstanceName"]
     name = f"{stem}-{''.join(random.choices(string.ascii_lowercase + string.digits, k=4))}"
-    project = group.outputs["project"]
-    said = ""
+    inputs = {**_machine(template.inputs), "name": name}
+    lack: Shortage | None = None
     for zone in _zones(group):
-        inputs = {**_machine(template.inputs), "name": name}
-        where = {"project": project, "zone": zone}
+        where = {"project": group.outputs["project"], "zone": zone}
+        if lack := shortage(cloud, inputs, where):
+            continue
         try:
             machines.judge(cloud, inputs, where)
         except answers.Refused as error:
-            said = str(error)
+            lack = Shortage("INVALID", str(error))
             continue
         id = machines.KIND.id.format(name=name, **where)
         made = machines.create(cloud, id, inputs, where, [])
         made.hidden |= {"group": group.id, "template": version}
         cloud.put(made)
-        return ""
-    return said
+        return None
+    return lack
 
 
 def _machine(template: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +110,7 @@ def _machine(template: Mapping[str, Any]) -> dict[str, Any]:
 def _zones(group: Record) -> list[str]:
     if group.kind == "InstanceGroupManager":
         return [group.outputs["zone"]]
-    every = sorted(set().union(*machines.ZONES.values()))
+    every = sorted(set().union(*ZONES.values()))
     given = group.inputs.get("distributionPolicyZones")
     return [short(each) for each in given or every if short(each).startswith(group.outputs["region"])]
 

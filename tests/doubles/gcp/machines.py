@@ -8,6 +8,7 @@ from typing import Any
 
 from providers.native import UNKNOWN
 from tests.doubles.gcp import answers, plain, vm
+from tests.doubles.gcp.capacity import ZONES, accelerators, is_spot, shortage
 from tests.doubles.gcp.cloud import Cloud, Record
 from tests.doubles.gcp.kinds import COMPUTE, KINDS, STOPS, short
 from tests.doubles.gcp.plain import API
@@ -15,25 +16,6 @@ from tests.doubles.gcp.plain import API
 TOKEN = "gcp:compute/instance:Instance"
 KIND = KINDS[TOKEN]
 
-_ZONES = {
-    "nvidia-tesla-t4": """europe-west1-b/c/d europe-west4-a/b/c europe-west2-a/b europe-west3-b europe-central2-b/c
-        us-central1-a/b/c/f us-east1-b/c/d us-east4-a/b/c us-west1-a/b us-west2-b/c us-west3-b us-west4-a/b
-        northamerica-northeast1-c southamerica-east1-a/b/c asia-east1-a/c asia-east2-a/c asia-northeast1-a/c
-        asia-northeast3-b/c asia-south1-a/b asia-southeast1-a/b/c asia-southeast2-a/b australia-southeast1-a/c
-        me-west1-b/c""",
-    "nvidia-l4": """europe-west1-b/c europe-west2-a/b europe-west3-a/b europe-west4-a/b/c europe-west6-b/c
-        us-central1-a/b/c us-east1-b/c/d us-east4-a/c us-west1-a/b/c us-west4-a/c""",
-}
-ZONES = {
-    gpu: frozenset(
-        f"{region}-{letter}" for region, _, letters in (each.rpartition("-") for each in text.split())
-        for letter in letters.split("/")
-    )
-    for gpu, text in _ZONES.items()
-}  # fmt: skip
-"""Zones by accelerator (https://docs.cloud.google.com/compute/docs/gpus/gpu-regions-zones)."""
-_BUILT_IN = {"4": 1, "8": 1, "12": 1, "16": 1, "24": 2, "32": 1, "48": 4, "96": 8}
-"""GPUs of a g2-standard machine by its cores."""
 _MACHINES = re.compile(
     r"n1-(standard|highmem|highcpu)-(1|2|4|8|16|32|64|96)|g2-standard-(4|8|12|16|24|32|48|96)|e2-(micro|small|medium)"
     r"|(e2|n2)-(standard|highmem|highcpu)-(2|4|8|16|32)"
@@ -48,38 +30,12 @@ _IMAGES = {
 _NEWEST = "v20260225"
 
 
-def accelerators(inputs: Mapping[str, Any]) -> dict[str, int]:
-    """GPUs of a machine by type: attached ones, or those that come with a G2."""
-    machine = short(inputs["machineType"])
-    if machine.startswith("g2-"):
-        return {"nvidia-l4": _BUILT_IN[machine.rsplit("-", 1)[-1]]}
-    given = inputs.get("guestAccelerators") or []
-    return {short(each["type"]): int(each["count"]) for each in given if each["count"]}
-
-
 def judge(cloud: Cloud, inputs: Mapping[str, Any], where: Mapping[str, str], *, self_id: str = "") -> None:
     """Raise what Google answers to a start with these inputs: at once, and then after a while for lack of GPUs."""
     for said in _objections(cloud, inputs, where, self_id):
         raise answers.creating(KIND, said)
-    project, zone = where["project"], where["zone"]
-    region = zone.rpartition("-")[0]
-    faults = cloud.faults()
-    gpus = accelerators(inputs)
-    spot = _is_spot(inputs)
-    for gpu, count in gpus.items():
-        model = gpu.removeprefix("nvidia-").removeprefix("tesla-").upper()
-        metric = f"{'PREEMPTIBLE_' if spot else ''}NVIDIA_{model}_GPUS"
-        for key, used in (
-            ("GPUS_ALL_REGIONS", _used(cloud, self_id)),
-            (f"{metric}/{region}", _used(cloud, self_id, gpu, region, spot)),
-        ):
-            limit = faults.quotas.get(key)
-            if limit is not None and used + count > limit:
-                raise answers.waiting(answers.quota(*f"{key}/".split("/")[:2], limit))
-    if zone in faults.stockout:
-        gpu = next((f"{count} {gpu}" for gpu, count in gpus.items()), "")
-        machine = short(inputs["machineType"])
-        raise answers.waiting(answers.stockout(project, zone, machine, gpu, faults.stockout[zone]))
+    if lack := shortage(cloud, inputs, where, but=self_id):
+        raise answers.waiting(lack.said)
 
 
 def _objections(cloud: Cloud, inputs: Mapping[str, Any], where: Mapping[str, str], self_id: str) -> Iterable[str]:
@@ -99,7 +55,7 @@ def _objections(cloud: Cloud, inputs: Mapping[str, Any], where: Mapping[str, str
             said = f"Invalid resource usage: '[{gpu}, {machine}] features are not compatible for creating instance.'."
             yield f"googleapi: Error 400: {said}, invalidResourceUsage"
     scheduling = inputs.get("scheduling") or {}
-    spot = _is_spot(inputs)
+    spot = is_spot(inputs)
     if accelerators(inputs) and not spot and scheduling.get("onHostMaintenance") != "TERMINATE":
         yield answers.invalid("Instances with guest accelerators do not support live migration.")
     if scheduling.get("preemptible") and scheduling.get("automaticRestart", True):
@@ -308,18 +264,3 @@ def _image(inputs: Mapping[str, Any]) -> str:
 def static_addresses(inputs: Mapping[str, Any]) -> list[str]:
     accesses = [access for each in inputs["networkInterfaces"] for access in each.get("accessConfigs") or []]
     return [access["natIp"] for access in accesses if access.get("natIp")]
-
-
-def _is_spot(inputs: Mapping[str, Any]) -> bool:
-    return bool((inputs.get("scheduling") or {}).get("preemptible"))
-
-
-def _used(cloud: Cloud, but: str, gpu: str = "", region: str = "", spot: bool | None = None) -> int:
-    return sum(
-        count
-        for each in cloud.all("Instance")
-        if each.id != but and each.outputs["currentStatus"] == "RUNNING" and each.outputs["zone"].startswith(region)
-        if spot is None or spot is _is_spot(each.inputs)
-        for model, count in accelerators(each.inputs).items()
-        if model == gpu or not gpu
-    )

@@ -34,6 +34,8 @@ ADDRESS = "DOUBLE_ADDRESS"
 CLOUD = "DOUBLE_CLOUD"
 INSTANCE = "DOUBLE_INSTANCE"
 _WATCH_S = 0.1
+_PREFIX = "[   30.000000] google_metadata_script_runner[811]: startup-script: "
+"""What the serial port has before each line of a startup script."""
 
 
 def folder(cloud: Cloud, record: Record) -> Path:
@@ -97,8 +99,10 @@ def main() -> None:
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         google = _google(cloud, record)
+        script = home / "startup-script"
+        script.write_text(startup_script(record))
         subprocess.Popen(
-            ["bash", "-c", startup_script(record), "startup-script"],
+            ["sh", "-c", f'bash "$0" 2>&1 | sed -u "s|^|{_PREFIX}|"', str(script)],
             env=_environment(cloud, record, home, google.server_port),
             stdin=subprocess.DEVNULL,
         )

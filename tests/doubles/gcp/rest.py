@@ -1,0 +1,211 @@
+"""Compute Engine's HTTP API on the same cloud, as far as the project asks it itself: capacity, quotas, logs, groups.
+
+`with Rest(cloud) as rest:` serves on loopback; `rest.environ` sends a program there, with credentials that pass.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from tests.doubles.gcp import answers, capacity, groups
+from tests.doubles.gcp.cloud import Cloud, Record
+from tests.doubles.gcp.kinds import short
+from tests.doubles.gcp.plain import API
+
+RESERVATION = "rest:compute/reservation:Reservation"
+_TOKEN = "a-token-for-tests"
+_ZONE = r"projects/(?P<project>[^/]+)/zones/(?P<zone>[^/]+)"
+_PLENTY = 100
+"""The limit of a quota of which the faults say nothing."""
+
+
+class Refusal(Exception):
+    """An HTTP status and Google's message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Rest:
+    """The server, for as long as the block lasts."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(cloud))
+
+    def __enter__(self) -> Rest:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What sends a client of Compute Engine here."""
+        return {
+            "GOOGLE_COMPUTE_CUSTOM_ENDPOINT": f"http://127.0.0.1:{self._server.server_port}/compute/v1/",
+            "GOOGLE_OAUTH_ACCESS_TOKEN": _TOKEN,
+        }
+
+
+def answer(cloud: Cloud, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """One call's answer.
+
+    Raises:
+        Refusal: Google refuses.
+    """
+    for pattern, wanted, handle in _ROUTES:
+        if method == wanted and (found := re.fullmatch(pattern, path)):
+            _admit(cloud, path)
+            return handle(cloud, found, body)
+    raise Refusal(404, f"the double knows no {method} {path}")
+
+
+def _admit(cloud: Cloud, path: str) -> None:
+    project = path.split("/")[1]
+    faults = cloud.faults()
+    if answers.COMPUTE in faults.disabled_apis:
+        said = answers.api_disabled(answers.COMPUTE, project, cloud.number(project))
+        raise Refusal(403, said.removeprefix("googleapi: Error 403: ").split("\nDetails")[0])
+
+
+def _reserve(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str, Any]:
+    id = f"{at['path']}/{body['name']}"
+    if cloud.get(id, "Reservation"):
+        raise Refusal(409, f"The resource '{id}' already exists")
+    if "compute.reservations.create" in cloud.faults().denied:
+        raise Refusal(403, f"Required 'compute.reservations.create' permission for '{id}'")
+    wanted = body["specificReservation"]["instanceProperties"]
+    attached = wanted.get("guestAccelerators", [])
+    machine = {
+        "machineType": wanted["machineType"],
+        "guestAccelerators": [
+            {"type": each["acceleratorType"], "count": each["acceleratorCount"]} for each in attached
+        ],
+    }
+    lack = capacity.shortage(cloud, machine, {"project": at["project"], "zone": at["zone"]})
+    operation: dict[str, Any] = {"name": f"operation-{body['name']}", "status": "DONE", "kind": "compute#operation"}
+    if lack:
+        message = lack.said.split("\n")[0]
+        return {**operation, "error": {"errors": [{"code": lack.code, "message": message}]}}
+    cloud.put(Record(RESERVATION, id, body, {"name": body["name"], "project": at["project"], "zone": at["zone"]}))
+    return operation
+
+
+def _reservation(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str, Any]:
+    return _there(cloud, at[0], "Reservation").outputs
+
+
+def _instance(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str, Any]:
+    found = _there(cloud, at[0], "Instance").outputs
+    shown = ("name", "labels", "selfLink", "creationTimestamp", "machineType", "tags", "scheduling")
+    return {
+        **{name: found[name] for name in shown if name in found},
+        "id": found["instanceId"],
+        "status": found["currentStatus"],
+        "zone": f"{API}projects/{found['project']}/zones/{found['zone']}",
+    }
+
+
+def _serial(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str, Any]:
+    return {"contents": cloud.serial(_there(cloud, at["path"], "Instance").name), "start": "0"}
+
+
+def _managed(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str, Any]:
+    group = _there(cloud, at["path"])
+    return {"managedInstances": [{"instance": each.outputs["selfLink"]} for each in groups.members(cloud, group)]}
+
+
+def _errors(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str, Any]:
+    return {"items": [{"error": each} for each in _there(cloud, at["path"]).hidden.get("errors", [])]}
+
+
+def _regions(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str, Any]:
+    names = {zone.rpartition("-")[0] for zones in capacity.ZONES.values() for zone in zones}
+    limits = cloud.faults().quotas
+    items = [
+        {
+            "name": region,
+            "quotas": [
+                _quota(metric, limits.get(f"{metric}/{region}"), capacity.used(cloud, "", gpu, region, spot))
+                for gpu in capacity.ZONES
+                for spot in (False, True)
+                for metric in [capacity.metric_of(gpu, spot)]
+            ],
+        }
+        for region in sorted(names)
+    ]
+    return {"items": items}
+
+
+def _project(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str, Any]:
+    limit = cloud.faults().quotas.get("GPUS_ALL_REGIONS")
+    return {"name": short(at[0]), "quotas": [_quota("GPUS_ALL_REGIONS", limit, capacity.used(cloud, ""))]}
+
+
+_ROUTES = (
+    (rf"(?P<path>{_ZONE}/reservations)", "POST", _reserve),
+    (rf"{_ZONE}/reservations/[^/]+", "GET", _reservation),
+    (rf"{_ZONE}/instances/[^/]+", "GET", _instance),
+    (rf"(?P<path>{_ZONE}/instances/[^/]+)/serialPort", "GET", _serial),
+    (r"(?P<path>projects/.+/instanceGroupManagers/[^/]+)/listManagedInstances", "POST", _managed),
+    (r"(?P<path>projects/.+/instanceGroupManagers/[^/]+)/listErrors", "GET", _errors),
+    (r"projects/[^/]+/regions", "GET", _regions),
+    (r"projects/[^/]+", "GET", _project),
+)
+
+
+def _quota(metric: str, limit: int | None, usage: int) -> dict[str, Any]:
+    return {"metric": metric, "limit": float(_PLENTY if limit is None else limit), "usage": float(usage)}
+
+
+def _there(cloud: Cloud, id: str, kind: str = "") -> Record:
+    found = cloud.get(id, kind)
+    if found is None:
+        raise Refusal(404, f"The resource '{id}' was not found")
+    return found
+
+
+def _handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._handle({})
+
+        def do_POST(self) -> None:
+            data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self._handle(json.loads(data) if data not in (b"", b"null") else {})
+
+        def _handle(self, body: dict[str, Any]) -> None:
+            path = self.path.removeprefix("/compute/v1/").split("?")[0]
+            status, said = 200, {}
+            if self.headers.get("Authorization") != f"Bearer {_TOKEN}":
+                status, said = 401, _error(401, "Invalid Credentials")
+            else:
+                cloud.log(f"rest {self.command}", path, inputs=body)
+                try:
+                    with cloud.lock():
+                        said = answer(cloud, self.command, path, body)
+                except Refusal as refusal:
+                    status, said = refusal.status, _error(refusal.status, str(refusal))
+            data = json.dumps(said).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing on stderr: `requests.jsonl` has it."""
+
+    return Handler
+
+
+def _error(status: int, message: str) -> dict[str, Any]:
+    return {"error": {"code": status, "message": message}}
