@@ -22,7 +22,7 @@ from ops.bench_cold import Replaced, replace_server
 from ops.bench_compare import add_compare_results
 from ops.bench_facts import Judged, judged, run_facts, sweep_facts
 from ops.bench_progress import progress
-from ops.bench_run import ColdStart, Run, calibrate, cold_start, drive
+from ops.bench_run import ColdStart, Run, calibrate, cold_start, drive, precise_loop
 from ops.bench_target import Target, target
 from ops.bench_view import Part, Shown, lag_note, report, sweep_table, verdict_table
 from ops.stack import OpsError
@@ -123,7 +123,8 @@ def run_bench(args: argparse.Namespace) -> int:
     _raise_open_files()
     bench = _Bench(args, aim, verdict)
     try:
-        return asyncio.run(bench.sweep(args.sweep) if args.sweep else bench.once(replaced))
+        with asyncio.Runner(loop_factory=precise_loop) as runner:
+            return runner.run(bench.sweep(args.sweep) if args.sweep else bench.once(replaced))
     except PromptError as error:
         raise OpsError(str(error)) from None
     except (OSError, TimeoutError) as error:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ops.bench_client import BenchClient, Endpoint
-from ops.bench_run import ColdStart, Run, calibrate, cold_start, drive
+from ops.bench_run import ColdStart, Run, calibrate, cold_start, drive, precise_loop
 from ops.stack import OpsError
 from serving.bench.load import Closed, Load, Open, Until
 from serving.bench.metrics import PERCENTILES, figures, summary
@@ -42,7 +42,8 @@ def driven(stub: Stub, load: Load, until: Until, prompts: Iterator[Prompt] | Non
             client.close()
             server.close()
 
-    return asyncio.run(main())
+    with asyncio.Runner(loop_factory=precise_loop) as runner:
+        return runner.run(main())
 
 
 def asked(stub: Stub, times: int = 1, timeout_s: float = 30.0) -> tuple[list[Record], BenchClient]:
