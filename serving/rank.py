@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import cache
 from itertools import pairwise
 from operator import attrgetter
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from serving.cost import BASED_ON_USE, Assumptions, Estimator, assumptions_for
 from serving.fit import Fit
@@ -22,8 +22,6 @@ from serving.places import preference, residence
 from serving.preflight import Host, Preflight, preflight
 from serving.spec import DeploymentSpec
 from serving.tariff import Tariff
-
-Order = Literal["cost", "gpu", "platform", "region"]
 
 
 @dataclass(frozen=True, slots=True)
