@@ -10,12 +10,12 @@ What each of them leaves out:
   fit, and, in a line of its own, the names of the GPUs: with these it does not look up each row's capability.
 - SkyPilot knows no model either. It is told which GPUs fit, and answers with the one cheapest offer. It copies the
   task's resources for every instance type, and here each row is one, as each machine of a marketplace is its own.
-- Ours works the fit out for each GPU, and costs are Decimal. `metered` has disk and traffic beside the hour, as offers of
-  Vast.ai really have, and `all` costs the misfits, too, and says of each why it can't be taken.
+- Ours works the fit out for each GPU, and costs are Decimal. `metered` has disk and traffic beside the hour, as offers
+  of Vast.ai really have, and `all` costs the misfits, too, and says of each why it can't be taken.
 
-Against gpuhunt the goal is not reached. In two runs on two busy cores (2026-11-21) it took 5.7 and 8.8 times as long as
-`vllm-anywhere`, 4.1 and 5.0 times as long as `metered`; told the names, 2.6 and 2.5 times as long as `vllm-anywhere`.
-SkyPilot took 155 and 140 times as long.
+Against gpuhunt the goal is not reached. In three runs on two busy cores (2026-11-21) it took 5.1 to 8.8 times as long as
+`vllm-anywhere` and 4.1 to 5.0 times as long as `metered`; told the names, 1.8 to 2.6 times as long as `vllm-anywhere`.
+SkyPilot took 71 to 155 times as long.
 
 The three must agree: the same offers in the same order for gpuhunt, the same cheapest one for SkyPilot. The peers live
 in a virtual environment of their own, `build/peers`, made on the first run.

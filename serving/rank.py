@@ -140,7 +140,7 @@ class Judge:
             ):
                 continue
             verdict = self._verdicts.get(_kind_of(offer)) or self._judge(offer)
-            if not verdict.reasons and (self._anywhere or not any(self._misplaced(offer))):
+            if not verdict.reasons and (self._anywhere or next(self._misplaced(offer), None) is None):
                 found.append(_priced(offer, verdict))
         return found
 
