@@ -13,8 +13,8 @@ What each of them leaves out:
 - Ours works the fit out for each GPU, and costs are Decimal. `metered` has disk and traffic beside the hour, as offers
   of Vast.ai really have, and `all` costs the misfits, too, and says of each why it can't be taken.
 
-Against gpuhunt the goal is not reached. In three runs on two busy cores (2026-11-21) it took 5.1 to 8.8 times as long as
-`vllm-anywhere` and 4.1 to 5.0 times as long as `metered`; told the names, 1.8 to 2.6 times as long as `vllm-anywhere`.
+Against gpuhunt the goal is not reached. In three runs on two busy cores (2026-11-21) it took 5.1 to 8.8 times as long
+as `vllm-anywhere` and 4.1 to 5.0 times as long as `metered`; told the names, 1.8 to 2.6 times as long as the former.
 SkyPilot took 71 to 155 times as long.
 
 The three must agree: the same offers in the same order for gpuhunt, the same cheapest one for SkyPilot. The peers live
