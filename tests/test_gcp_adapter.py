@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from providers.base import KEY, Ask, Declaration, Declared, Ref, Text
 from providers.gcp.adapter import ADAPTER
@@ -25,7 +28,7 @@ from providers.market import dated
 from serving.cost import assumptions_for, estimate
 from serving.models import model
 from serving.offers import Offer
-from serving.spec import DeploymentSpec, SpecError, parse_part
+from serving.spec import DeploymentSpec, SpecError, parse_part, parse_spec
 
 SHAPE = model("Qwen/Qwen3-4B-Instruct-2507")
 
@@ -376,6 +379,16 @@ def test_the_adapter_never_imports_pulumi_gcp_nor_an_http_client() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["gcp-t4", "gcp-t4-spot", "gcp-l4"])
+def test_the_stacks_of_this_repository_can_be_deployed(name: str) -> None:
+    file = Path(__file__).parents[1] / "stacks" / f"Pulumi.{name}.yaml"
+    config = yaml.safe_load(file.read_text())["config"]
+    raw = {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    spec, section = parse_spec(raw, ["gcp"])
+    asked = Ask(spec, parse_part(GcpOptions, section, "gcp"), GcpMarket(dated("gcp"), (), SHAPE))
+    assert declared(asked).hardware.startswith(f"1x {name.split('-')[1].upper()} in ")
 
 
 def test_every_zone_of_the_table_is_in_a_region() -> None:
