@@ -276,6 +276,8 @@ def _check(args: argparse.Namespace) -> None:
         raise OpsError("--sweep looks for the limit; --cold-start and --slo are of a single run")
     if args.idle and args.cold_start != "asleep":
         raise OpsError("--idle waits for a server to fall asleep: it needs --cold-start")
+    if args.cold_start == "asleep" and args.url and not args.model:
+        raise OpsError("--cold-start of a URL needs --model NAME: asking the endpoint for its models would wake it")
     if args.cold_start == "replace":
         if args.url:
             raise OpsError("--cold-start replace replaces a stack's server: it needs -s, not --url")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from ops.bench_run import Watch
 from serving.bench.load import Until
@@ -26,14 +26,13 @@ def progress(
 ) -> Generator[Watch]:
     """What to call with the records so far. It draws only when called, so that no thread disturbs the measurement."""
     if not out.isatty():
-        yield lambda records, in_flight: None
+        yield lambda _records, _in_flight: None
         return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),
         TaskProgressColumn(),
         TextColumn("{task.fields[live]}"),
-        TimeElapsedColumn(),
     )
     total = float(until.requests) if until.requests is not None else until.seconds
     begun = clock()

@@ -33,7 +33,8 @@ class Run:
 
     Attributes:
         loop_lag: how late this process came to things, sampled every `BEAT_S`.
-        opened, connect_ms: connections opened during the run, and what opening one took on average.
+        opened: connections opened during the run.
+        connect_ms: what opening one took on average, those before the run included.
         retried: requests sent again because their kept-alive connection had just been closed.
     """
 
@@ -98,7 +99,8 @@ async def drive(
     requests = _prepared(client, prompts, until)
     if isinstance(load, Closed):
         await client.warm(load.concurrency)
-    before = (client.traffic.opened, client.traffic.connect_s, client.traffic.retried)
+    traffic = client.traffic
+    opened, retried = traffic.opened, traffic.retried
     records: list[Record] = []
     in_flight = [0]
     late: list[float] = []
@@ -113,16 +115,14 @@ async def drive(
         finally:
             beat.cancel()
     watch(records, 0)
-    opened = client.traffic.opened - before[0] or client.traffic.opened
-    connected_s = client.traffic.connect_s - (before[1] if client.traffic.opened > before[0] else 0)
     return Run(
         load,
         begun,
         tuple(sorted(records, key=lambda record: record.intended)),
         summary(late),
-        client.traffic.opened - before[0],
-        connected_s / opened * 1000 if opened else 0.0,
-        client.traffic.retried - before[2],
+        traffic.opened - opened,
+        traffic.connect_s / traffic.opened * 1000 if traffic.opened else 0.0,
+        traffic.retried - retried,
     )
 
 

@@ -192,7 +192,7 @@ def test_the_report_fits_80_columns_and_is_plain_in_a_pipe(
 
 
 def test_a_cold_start_is_timed_before_anything_else(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--url", stub.url, "--cold-start", "--requests", "3", "--json") == 0
+    assert run("--url", stub.url, "--model", "stub", "--cold-start", "--requests", "3", "--json") == 0
     cold = answered(capsys)["vllm_anywhere"]["cold_start"]
     assert cold["attempts"] == 1 and cold["was_cold"] is False
 
@@ -222,6 +222,7 @@ def test_a_comparison_of_two_results_fails_on_request(capsys: pytest.CaptureFixt
         (("--sweep", "--cold-start"), "single run"),
         (("--idle", "5"), "--cold-start"),
         (("--cold-start", "replace", "--url", "http://x/v1"), "-s, not --url"),
+        (("--cold-start", "--url", "http://x/v1"), "would wake it"),
         (("--cold-start", "replace"), "a second server is rented"),
         (("--slo", "nowhere.yaml"), "nowhere.yaml"),
         (("--api", "no such"), "there are"),

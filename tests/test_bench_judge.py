@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import re
 import xml.etree.ElementTree as ET
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -14,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ops.bench_charts import spread_chart, sweep_charts
-from ops.bench_progress import live
+from ops.bench_progress import live, progress
 from serving.bench.compare import compare, slower
 from serving.bench.intervals import difference, sampled_percentile, sampled_rate
-from serving.bench.load import Closed, Open
+from serving.bench.load import Closed, Open, Until
 from serving.bench.metrics import figures
 from serving.bench.prompts import (
     Calibration,
@@ -322,4 +324,29 @@ def test_live_figures_fit_beside_a_bar_in_80_columns() -> None:
     text = live(made, 128, 20.0)
     assert text == "128 open 10.0 req/s 100 tok/s TTFT 202 ms 1 failed"
     assert live([], 3, 0.0) == "3 open"
-    assert len(text) < 56
+
+
+class Terminal(io.StringIO):
+    """A text stream that says that somebody looks at it."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_progress_bar_is_one_whole_line_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    out, clock = Terminal(), iter([0.0, *[30.0] * 9])
+    with progress("10 at a time", Until(requests=400), out, lambda: next(clock)) as watch:
+        watch(records(200), 128)
+    drawn = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in out.getvalue().split("\r")]
+    shown = next(line for line in drawn if "TTFT" in line).rstrip()
+    assert shown.startswith("10 at a time") and shown.endswith("TTFT 201 ms")
+    assert " 50% 128 open 6.7 req/s 67 tok/s" in shown
+    assert len(shown) <= 80
+
+
+def test_nothing_is_drawn_where_nobody_looks() -> None:
+    out = io.StringIO()
+    with progress("10 at a time", Until(requests=4), out) as watch:
+        watch(records(2), 1)
+    assert out.getvalue() == ""
