@@ -99,7 +99,7 @@ def fitting_offers(spec: DeploymentSpec, platform: str = "") -> tuple[Offer, ...
     from serving.rank import rank
 
     try:
-        candidates = rank(spec, model_shape(spec.model), dated(platform))
+        candidates = rank(spec, model_shape(spec.model), dated(platform, gpu_count=spec.hardware.gpu_count))
     except (SpecError, PlatformError) as error:
         raise OpsError(str(error)) from None
     return tuple(candidate.offer for candidate in candidates if candidate.ok and candidate.priced)

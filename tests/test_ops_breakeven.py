@@ -255,6 +255,11 @@ def test_what_is_rented_comes_from_the_dated_prices_and_fits() -> None:
     assert {offer.platform for offer in fitting_offers(DeploymentSpec(), "runpod")} == {"runpod"}
 
 
+def test_machines_with_as_many_gpus_as_the_spec_asks_for_are_rented() -> None:
+    spec = DeploymentSpec.model_validate({"hardware": {"gpu_count": 2}})
+    assert {offer.gpu_count for offer in fitting_offers(spec)} == {2}
+
+
 def test_a_model_that_nobody_knows_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(OpsError, match=r"vllm-anywhere:model\.name = acme/unheard-of"):
