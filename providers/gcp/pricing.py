@@ -65,7 +65,7 @@ def query(spec: DeploymentSpec, budget_s: float = LIVE_BUDGET_S) -> GcpMarket:
     if not offline() and present():
         reading.start()
     begun = time.monotonic()
-    market = ask({"gcp": live}, spec, budget_s=budget_s, today=datetime.now(UTC).date())["gcp"]
+    market = ask({"gcp": live}, spec, budget_s=budget_s)["gcp"]
     if reading.ident is not None:
         reading.join(max(0.0, budget_s - (time.monotonic() - begun)))
     return GcpMarket(market.offers, market.notes, model, quotas)
