@@ -254,3 +254,21 @@ def test_quotas_status_and_the_serial_port_are_read_over_http(cloud: Cloud) -> N
         assert google.get("compute", VM)["status"] == "TERMINATED"
         with pytest.raises(HttpRefused, match="was not found"):
             google.get("compute", f"{VM}-2")
+
+
+def test_a_group_makes_its_machine_once_the_address_is_free(cloud: Cloud) -> None:
+    address = make(cloud, "Address", {"name": "ip", "region": "europe-west4"}).outputs["address"]
+    interfaces = [{"network": "default", "accessConfigs": [{"natIp": address}]}]
+    vm = make(cloud, "Instance", machine(networkInterfaces=interfaces))
+    parts = {name: vm.inputs[name] for name in ("machineType", "guestAccelerators", "scheduling", "networkInterfaces")}
+    disks = [{"sourceImage": f"{IMAGES}/family/{FAMILY}", "boot": True}]
+    template = make(cloud, "InstanceTemplate", {"name": "template", "disks": disks, **parts})
+    versions = [{"instanceTemplate": template.outputs["selfLinkUnique"]}]
+    group = {"name": "group", "region": "europe-west4", "baseInstanceName": "vm", "targetSize": 1, "versions": versions}
+    made = make(cloud, "RegionInstanceGroupManager", group)
+    assert "already in-use" in made.hidden["errors"][0]["message"]
+    cloud.delete("vm")
+    with cloud.lock():
+        actions.settle(cloud)
+    (healed,) = cloud.all("Instance")
+    assert healed.hidden["group"] == made.id

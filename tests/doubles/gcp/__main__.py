@@ -12,9 +12,11 @@ from pathlib import Path
 import grpc
 from pulumi.runtime.proto import provider_pb2_grpc
 
-from tests.doubles.gcp import sdk
+from tests.doubles.gcp import actions, sdk
 from tests.doubles.gcp.cloud import VARIABLE, Cloud
 from tests.doubles.gcp.service import Double
+
+_SETTLE_S = 0.5
 
 
 def main() -> None:
@@ -23,15 +25,18 @@ def main() -> None:
     if not folder:
         sys.exit(f"the double of the gcp plugin needs a folder for its cloud in {VARIABLE}")
     sdk.load_modules_alone()
+    cloud = Cloud(Path(folder))
     server = grpc.server(ThreadPoolExecutor(max_workers=32))
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(Double(Cloud(Path(folder))), server)
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(Double(cloud), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
     stop = threading.Event()
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, lambda _signal, _frame: stop.set())
-    stop.wait()
+    while not stop.wait(_SETTLE_S):
+        with cloud.lock():
+            actions.settle(cloud)
     server.stop(grace=1).wait()
 
 

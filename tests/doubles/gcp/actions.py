@@ -118,6 +118,13 @@ def delete(cloud: Cloud, kind: Kind, id: str, inputs: Mapping[str, Any]) -> None
         _enable(cloud, record.inputs["service"], on=False)
 
 
+def settle(cloud: Cloud) -> None:
+    """What Google does on its own: groups that are not full make their machines, as soon as they can."""
+    for group in (each for kind in groups.GROUPS for each in cloud.all(kind)):
+        if not groups.is_full(cloud, group):
+            groups.fill(cloud, group)
+
+
 def inputs_now(record: Record, given: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs as the cloud has them: as they were given, but for what was changed since; all of them on import."""
     live = dict(record.inputs)

@@ -182,6 +182,12 @@ class Cloud:
         """Somebody deletes a VM in the console."""
         self._with(name, "delete")
 
+    def expire(self) -> None:
+        """A quarter of an hour passes: what was reserved is free again."""
+        with self.lock():
+            for each in self.all("Reservation"):
+                self.drop(each)
+
     def serial(self, name: str) -> str:
         """What a VM has written to its serial port."""
         return (self.folder / "vms" / name / "serial.log").read_text(errors="replace")

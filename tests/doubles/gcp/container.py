@@ -39,7 +39,8 @@ def run(args: Sequence[str]) -> None:
         name, given, value = arg.partition("=")
         if name not in _FLAGS:
             options.setdefault(name, []).append(value if given else next(rest))
-    mounts = dict(reversed(each.split(":")[:2]) for each in options.get("--volume", []) + options.get("-v", []))
+    volumes = [each.split(":") for each in options.get("--volume", []) + options.get("-v", [])]
+    mounts = {inside: outside for outside, inside, *_ in volumes}
     command = [*options.get("--entrypoint", []), *rest]
     if not command:
         sys.exit(f"{image} is not emulated: only containers with an entry point of their own are")

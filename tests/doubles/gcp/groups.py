@@ -33,7 +33,7 @@ def references(inputs: Mapping[str, Any]) -> list[str]:
 
 def fill(cloud: Cloud, group: Record) -> bool:
     """Bring the group to its size and its template, one machine at a time. The group knows why it could not."""
-    wanted = int(group.inputs.get("targetSize", 0))
+    wanted = size(group)
     version = references(group.inputs)[0]
     template = cloud.get(version)
     said: Shortage | None = None
@@ -51,6 +51,17 @@ def fill(cloud: Cloud, group: Record) -> bool:
         group.hidden["errors"] = [{"code": said.code, "message": said.said}]
     cloud.put(group)
     return said is None
+
+
+def size(group: Record) -> int:
+    """How many machines the group is to have."""
+    return int(group.inputs.get("targetSize", 0))
+
+
+def is_full(cloud: Cloud, group: Record) -> bool:
+    """Whether all of its machines run."""
+    running = [each for each in members(cloud, group) if each.outputs["currentStatus"] == "RUNNING"]
+    return len(running) == size(group)
 
 
 def members(cloud: Cloud, group: Record) -> list[Record]:

@@ -90,7 +90,12 @@ def create(cloud: Cloud, id: str, inputs: dict[str, Any], where: dict[str, str],
     found = plain.outputs(cloud, KIND, id, inputs, where)
     number = plain.number()
     name, project, zone = inputs["name"], where["project"], where["zone"]
-    disk = {"deviceName": "persistent-disk-0", "mode": "READ_WRITE", "autoDelete": True, **inputs["bootDisk"]}
+    disk: dict[str, Any] = {
+        "deviceName": "persistent-disk-0",
+        "mode": "READ_WRITE",
+        "autoDelete": True,
+        **inputs["bootDisk"],
+    }
     disk |= {"source": f"{API}projects/{project}/zones/{zone}/disks/{name}"}
     initial = {"size": 10, "type": "pd-standard", **disk.get("initializeParams", {})}
     disk["initializeParams"] = {**initial, "image": f"{API}{resolved(_image(inputs), project)}"}

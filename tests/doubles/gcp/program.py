@@ -5,6 +5,7 @@ It is copied into a project's folder, so it knows nothing of this package.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pulumi
 from pulumi_gcp import compute, projects, secretmanager, serviceaccount
@@ -13,7 +14,7 @@ GIVEN = json.loads(Path(__file__).with_name("given.json").read_text())
 ZONE = GIVEN.get("zone", "europe-west4-a")
 
 
-def given(resource: str, /, **args: object) -> dict:
+def given(resource: str, /, **args: object) -> dict[str, Any]:
     """The arguments of one resource, with those of `given.json` over them; null takes one away."""
     merged = {**args, **GIVEN.get(resource, {})}
     return {key: value for key, value in merged.items() if value is not None}

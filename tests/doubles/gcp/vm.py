@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[3]
 VMBIN = Path(__file__).with_name("vmbin")
 ADDRESS = "DOUBLE_ADDRESS"
 CLOUD = "DOUBLE_CLOUD"
+CONSOLE = "DOUBLE_CONSOLE"
 INSTANCE = "DOUBLE_INSTANCE"
 _WATCH_S = 0.1
 _PREFIX = "[   30.000000] google_metadata_script_runner[811]: startup-script: "
@@ -124,6 +125,7 @@ def _environment(cloud: Cloud, record: Record, home: Path, port: int) -> dict[st
         "VLLM_ANYWHERE_SECRETS_URL": f"http://127.0.0.1:{port}/v1",
         "VLLM_ANYWHERE_PAUSE_S": "0.05",
         ADDRESS: external_address(record) or "127.0.0.1",
+        CONSOLE: str(home / "serial.log"),
         CLOUD: str(cloud.folder),
         INSTANCE: record.id,
     }
