@@ -6,6 +6,9 @@ recorded: the server's scripted delay, its own lateness included. A tool keeps u
 of it or more and its reported median TTFT is at most `SLACK_MS` over the stub's. The rate doubles from `--from` until
 that fails, then the gap is halved once. The figure is the better peer's highest rate over ours; the goal is 1/3.
 
+Both need two cores that nobody else uses. What a tool's processes spend on a request is measured first and depends less
+on that: the difference between a long and a short run, so that starting up is not in it.
+
 Peers are found in environments of their own, which this script doesn't make:
 
     python -m venv guidellm && guidellm/bin/pip install guidellm
@@ -19,6 +22,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -48,12 +52,13 @@ sys.exit(args.run(args))
 
 @dataclass(frozen=True)
 class Trial:
-    """One tool at one rate: what it reported, and what the stub saw. Milliseconds, and requests a second."""
+    """One tool at one rate: what it reported, what the stub saw, and the CPU time of all its processes."""
 
     rate: float
     arrived: float
     reported_ms: float
     recorded_ms: float
+    cpu_s: float
 
     @property
     def keeps_up(self) -> bool:
@@ -81,6 +86,9 @@ def main() -> None:
             tools["guidellm"] = lambda *given: guidellm(args.guidellm, *given)
         if args.vllm:
             tools["vllm bench serve"] = lambda *given: vllm(args.vllm, *given)
+        for name, tool in tools.items():
+            spent = cpu_per_request(tool, args.low, folder)
+            print(f"{name}: {spent * 1000:.2f} ms of CPU a request at {args.low:.0f}/s", flush=True)
         best = dict.fromkeys(tools, 0.0)
         failed: dict[str, float] = {}
         left = dict.fromkeys(tools, HALVINGS + 1)
@@ -116,14 +124,17 @@ def tried(tool: Tool, rate: float, seconds: float, folder: Path) -> Trial:
     command = [sys.executable, str(ROOT / "tests" / "stub_openai.py"), "--pieces", str(PIECES)]
     stub = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert stub.stdout
-    reported = tool(f"http://127.0.0.1:{int(stub.stdout.readline())}", rate, requests, folder)
+    url = f"http://127.0.0.1:{int(stub.stdout.readline())}"
+    before = _children_cpu_s()
+    reported = tool(url, rate, requests, folder)
+    cpu_s = _children_cpu_s() - before
     told, _ = stub.communicate()
     # Warm-ups come first, and are not what is measured.
     served: list[dict[str, Any]] = json.loads(told)[-requests:]
     arrivals = [one["arrived"] for one in served]
     took = (max(arrivals) - min(arrivals)) or 1e-9
     recorded = statistics.median((one["written"][0] - one["arrived"]) * 1000 for one in served if one["written"])
-    return Trial(rate, (len(served) - 1) / took, reported, recorded)
+    return Trial(rate, (len(served) - 1) / took, reported, recorded, cpu_s)
 
 
 def ours(url: str, rate: float, requests: int, folder: Path) -> float:
@@ -180,6 +191,17 @@ def vllm(command: Path, url: str, rate: float, requests: int, folder: Path) -> f
     )
     saved = json.loads(output.read_text(encoding="utf-8"))
     return statistics.median(ttft * 1000 for ttft in saved["ttfts"] if ttft > 0)
+
+
+def cpu_per_request(tool: Tool, rate: float, folder: Path) -> float:
+    """CPU seconds that one more request costs the tool."""
+    short, long = (tried(tool, rate, seconds, folder).cpu_s for seconds in (1.0, 11.0))
+    return (long - short) / (10 * rate)
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _prompts(folder: Path, requests: int) -> Path:

@@ -46,7 +46,7 @@ def report(shown: Shown) -> list[Part]:
     parts.append(Text("\n".join(_sentences(shown))))
     if shown.money:
         parts += [Text(""), _money(shown.money), Text("\n".join(_money_notes(shown.money)))]
-    elif shown.money_note:
+    if shown.money_note:
         parts.append(Text(shown.money_note))
     return parts
 
