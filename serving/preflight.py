@@ -22,7 +22,7 @@ from serving.engine_rules import Version, parse_version
 from serving.fit import Fit, changes_on, fits
 from serving.gpus import Gpu, all_gpus
 from serving.memory import RENTED_FOREIGN_GIB, Engine
-from serving.models import Model, quantized_copies
+from serving.models import Model, all_models, quantized_copies
 from serving.spec import NAMESPACE, DeploymentSpec
 
 IMAGE_DISK_GB = 29
@@ -127,9 +127,9 @@ def preflight(spec: DeploymentSpec, model: Model, gpu: Gpu, host: Host) -> Prefl
     fit = fits(model, gpu, engine_of(spec, host))
     findings = (
         *_image(spec, version, gpu, host),
-        *_advisories(spec, version, host),
+        *_advisories(spec, host),
         *_precision(spec, model, gpu),
-        *_quantization(spec, model, version, gpu),
+        *_quantization(spec, model, version, gpu, fit.engine),
         *_platform(gpu, host),
         *_shape(spec, model),
         *_disk(spec, model),
@@ -155,9 +155,14 @@ def engine_of(spec: DeploymentSpec, host: Host | None = None) -> Engine:
 
 
 def image_version(spec: DeploymentSpec) -> Version:
-    """The vLLM release that runs: the one in the image's tag where there is one, else `engine.version`."""
+    """The vLLM release that runs, its first three numbers."""
+    return parse_version(_release(spec))
+
+
+def _release(spec: DeploymentSpec) -> str:
+    """The release in the image's tag where there is one, else `engine.version`."""
     tag = (spec.engine.image or "").partition("@")[0].rpartition(":")[2]
-    return parse_version(tag if re.match(r"v?\d+\.\d+\.\d+", tag) else spec.engine.version)
+    return tag if re.match(r"v?\d+\.\d+\.\d+", tag) else spec.engine.version
 
 
 def _image(spec: DeploymentSpec, version: Version, gpu: Gpu, host: Host) -> Iterator[Finding]:
@@ -185,15 +190,16 @@ def _image(spec: DeploymentSpec, version: Version, gpu: Gpu, host: Host) -> Iter
         )
 
 
-def _advisories(spec: DeploymentSpec, version: Version, host: Host) -> Iterator[Finding]:
+def _advisories(spec: DeploymentSpec, host: Host) -> Iterator[Finding]:
+    release = _release(spec)
     key, value = ("engine.image", spec.engine.image) if spec.engine.image else ("engine.version", spec.engine.version)
     for advisory in advisories():
-        if advisory.affects(version) and (host.public_port or not advisory.public_only):
+        if advisory.affects(release) and (host.public_port or not advisory.public_only):
             yield Finding(
                 key,
                 value,
                 f"{advisory.id}: {advisory.what}",
-                f"{'.'.join(map(str, advisory.fixed))} or later",
+                f"{advisory.fixed} or later",
                 fatal=host.public_port,
             )
 
@@ -224,37 +230,38 @@ def _precision(spec: DeploymentSpec, model: Model, gpu: Gpu) -> Iterator[Finding
         )
 
 
-def _quantization(spec: DeploymentSpec, model: Model, version: Version, gpu: Gpu) -> Iterator[Finding]:
+def _quantization(spec: DeploymentSpec, model: Model, version: Version, gpu: Gpu, engine: Engine) -> Iterator[Finding]:
     named = spec.model.quantization
     method = SAME_METHOD.get(named or "", named or "")
     actual = SAME_METHOD.get(model.quantization, model.quantization)
+    support = quantization_support(model, version, gpu.compute_capability)
     if named and method != actual and not (not actual and method in ONLINE_QUANTIZATION):
         has = f"are quantised with {actual}" if actual else "are not quantised"
-        copies = [c.name for c in quantized_copies(model) if c.quantization == method]
-        works = f"`{actual}`, or leave it out: it is read from the model" if actual else "Leave it out"
-        works += f", or serve {copies[0]}" if copies else ""
+        same = next((copy.name for copy in _servable(model, version, gpu, engine) if copy.quantization == method), "")
+        if not actual:
+            works = "Leave it out"
+        elif support.kind != "none":
+            works = f"`{actual}`, or leave it out: it is read from the model"
+        else:
+            works = "" if same else f"Leave it out, and {_instead(spec, model, version, gpu, engine)}"
+        works += f"{', or serve' if works else 'Serve'} {same}" if same else ""
         yield Finding("model.quantization", named, f"the weights of {model.name} {has}, not with {method}", works)
         return
-    support = quantization_support(model, version, gpu.compute_capability)
     gone = GONE_SINCE.get(actual)
     if support.kind == "none" and gone is not None and version >= gone:
-        others = [c.name for c in quantized_copies(model) if c.quantization not in GONE_SINCE]
-        works = f"Serve {others[0]}" if others else f"Serve {model.of or 'the weights without quantisation'}"
-        last = ".".join(map(str, (gone[0], gone[1] - 1)))
         yield Finding(
             "model.name",
             model.name,
-            f"its weights are {actual}, which vLLM has not loaded since {'.'.join(map(str, gone))} (last: {last})",
-            works,
+            f"its weights are {actual}, which vLLM has not loaded since {'.'.join(map(str, gone))}",
+            _instead(spec, model, version, gpu, engine).replace("serve", "Serve", 1),
         )
     elif support.kind == "none":
         needs = ".".join(map(str, support.needs))
-        base = model.of or "the weights without quantisation"
         yield Finding(
             "model.name",
             model.name,
             f"{actual} needs compute capability {needs} in this release, and the {gpu.name} has {gpu.capability}",
-            f"A GPU of {needs} or above, or serve {base}",
+            f"A GPU of {needs} or above, or {_instead(spec, model, version, gpu, engine)}",
         )
     elif support.kind == "weight-only" and actual in ("fp8", "modelopt", "compressed-tensors", "mxfp4"):
         yield Finding(
@@ -265,6 +272,31 @@ def _quantization(spec: DeploymentSpec, model: Model, version: Version, gpu: Gpu
             "Memory is saved, prompts are not faster",
             fatal=False,
         )
+
+
+def _servable(model: Model, version: Version, gpu: Gpu, engine: Engine) -> list[Model]:
+    """The other copies of these weights that this release loads on this GPU, smallest first, and that fit there."""
+    plain = [found for found in all_models() if found.name == model.of]
+    return [
+        copy
+        for copy in (*quantized_copies(model), *plain)
+        if quantization_support(copy, version, gpu.compute_capability).kind != "none"
+        and not fits(copy, gpu, engine).shortfalls
+    ]
+
+
+def _instead(spec: DeploymentSpec, model: Model, version: Version, gpu: Gpu, engine: Engine) -> str:
+    """What to serve in place of weights that this release does not load on this GPU."""
+    copies = _servable(model, version, gpu, engine)
+    ways = [f"serve {copies[0].name if copies else model.of or 'the weights without quantisation'}"]
+    gone = GONE_SINCE.get(SAME_METHOD.get(model.quantization, model.quantization))
+    if gone is not None and version >= gone:
+        last = (gone[0], gone[1] - 1, 0)
+        if quantization_support(model, last, gpu.compute_capability).kind != "none":
+            release = ".".join(map(str, last))
+            way = f"take an image of {release}" if spec.engine.image else f"set `engine.version: {release}`"
+            ways.append(f"{way}, the last that loads them")
+    return ", or ".join(ways)
 
 
 def _platform(gpu: Gpu, host: Host) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from serving.advisories import advisories, parse_release
 from serving.gpus import gpu
 from serving.models import Model, model, parse_config
 from serving.preflight import Finding, Host, Preflight, engine_of, preflight
@@ -81,6 +82,30 @@ def test_gptq_on_gguf_weights_is_refused_and_says_why() -> None:
     refused = only(check("L4", model={"name": "Qwen/Qwen3-4B-GGUF", "quantization": "gptq"}))
     assert refused.key == "model.quantization"
     assert "quantised with gguf, not with gptq" in refused.wrong
+
+
+def test_what_is_advised_for_weights_that_vllm_no_longer_loads_passes() -> None:
+    refused = only(check("T4", model={"name": "Qwen/Qwen3-4B-GGUF", "quantization": "gptq"}))
+    assert refused.works == (
+        "Leave it out, and serve Qwen/Qwen3-4B-AWQ, or set `engine.version: 0.23.0`, the last that loads them"
+    )
+    assert check("T4", model={"name": "Qwen/Qwen3-4B-AWQ"}).ok
+    assert check("T4", model={"name": "Qwen/Qwen3-4B-GGUF"}, engine={"version": "0.23.0"}).ok
+    gone = only(check("T4", model={"name": "Qwen/Qwen3-4B-GGUF"}))
+    assert gone.works == "Serve Qwen/Qwen3-4B-AWQ, or set `engine.version: 0.23.0`, the last that loads them"
+
+
+def test_a_copy_with_the_quantisation_that_was_named_is_advised_first() -> None:
+    asked = {"name": "Qwen/Qwen3-4B-GGUF", "quantization": "awq"}
+    assert only(check("T4", model=asked)).works == "Serve Qwen/Qwen3-4B-AWQ"
+    assert check("T4", model={**asked, "name": "Qwen/Qwen3-4B-AWQ"}).ok
+
+
+def test_weights_that_load_may_name_their_own_quantisation() -> None:
+    asked = {"name": "Qwen/Qwen3-4B-GGUF", "quantization": "gptq"}
+    refused = only(check("L4", model=asked, engine={"version": "0.23.0"}))
+    assert refused.works.startswith("`gguf`, or leave it out")
+    assert check("L4", model={**asked, "quantization": "gguf"}, engine={"version": "0.23.0"}).ok
 
 
 def test_a_quantisation_named_for_plain_weights_is_answered_with_the_quantised_copy() -> None:
@@ -186,6 +211,23 @@ def test_releases_with_an_open_advisory_are_refused_on_a_public_port_only() -> N
     assert only(found).works == "0.22.0 or later"
     assert check("L4", Host(public_port=False), engine={"version": "0.21.0"}).ok
     assert check("L4", engine={"version": "0.22.0"}).ok
+
+
+@pytest.mark.parametrize(("tag", "open_"), [("0.10.1", True), ("0.10.1.1", False), ("0.10.2-cu129", False)])
+def test_a_release_in_four_parts_is_told_from_the_one_before_it(tag: str, open_: bool) -> None:
+    found = check("L4", engine={"image": f"vllm/vllm-openai:v{tag}"})
+    about = [f for f in found.findings if "CVE-2025-48956" in f.wrong]
+    assert [f.works for f in about] == (["0.10.1.1 or later"] if open_ else [])
+    assert not any("fixed in" in f.wrong for f in about)
+
+
+def test_every_advisory_names_releases_in_order() -> None:
+    for advisory in advisories():
+        assert parse_release(advisory.since) < parse_release(advisory.fixed)
+        assert advisory.affects(advisory.since)
+        assert not advisory.affects(advisory.fixed)
+    with pytest.raises(ValueError, match="such as"):
+        parse_release("nightly")
 
 
 def test_the_release_in_an_images_tag_counts_rather_than_the_default() -> None:
