@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from dataclasses import replace
+from datetime import date
 
 import pulumi
 from pulumi.runtime import config as stack_config
@@ -106,11 +107,17 @@ def _report(plan: Plan, now: Running | Unread | None) -> str:
         model=plan.declared.model,
         engine=f"vLLM {engine.version}" if plan.offer.gpu else plan.offer.sku,
         creates=[(d.name, d.type) for d in plan.declared.resources],
-        notes=plan.declared.notes,
+        notes=[*plan.declared.notes, *_age_notes(plan)],
     )
     if os.environ.get(REPORT) == "json":
         return json.dumps(plan_facts(view, plan.quote, now))
     return plan_report(view, plan.quote, now)
+
+
+def _age_notes(plan: Plan) -> list[str]:
+    from providers.market import age_notes, offline
+
+    return [] if offline() else age_notes(plan.spec.provider, [plan.offer], date.today())
 
 
 def _may_sleep(plan: Plan) -> bool:

@@ -10,12 +10,29 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from pydantic import BaseModel, Field
+
 from ops.stack import OpsError, pulumi_command
-from serving.report import dollars, signed, unit_dollars
+from serving.report import UNITS, dollars, shown_quantity, signed, unit_dollars
 
 REPORT = "VLLM_ANYWHERE_REPORT"
 _DEPLOYMENT = "vllm-anywhere:index:Deployment"
 _HOW = f"`{REPORT}=json pulumi preview --json -s STACK | vllm-anywhere comment`"
+
+
+class Message(BaseModel):
+    """One diagnostic of a preview."""
+
+    urn: str = ""
+    message: str = ""
+    severity: str = ""
+
+
+class _Preview(BaseModel):
+    """What of `pulumi preview --json` is read."""
+
+    diagnostics: list[Message] = []
+    changes: dict[str, int] = Field(default={}, alias="changeSummary")
 
 
 def add_comment(commands: Any) -> None:
@@ -34,16 +51,15 @@ def comment(args: argparse.Namespace) -> int:
     """Print the Markdown. Returns 1 when the preview failed, with its errors as the comment."""
     text = _preview(args.stack) if args.stack else _piped()
     try:
-        preview: Any = json.loads(text)
-        messages = preview.get("diagnostics") or []
-    except (ValueError, AttributeError):
+        preview = _Preview.model_validate_json(text)
+    except ValueError:
         raise OpsError(f"this is not what `pulumi preview --json` prints; {_HOW}") from None
-    errors = [str(m["message"]).strip() for m in messages if m.get("severity") == "error"]
-    facts = report_in(messages)
+    errors = [message.message.strip() for message in preview.diagnostics if message.severity == "error"]
+    facts = report_in(preview.diagnostics)
     if args.json:
-        print(json.dumps({"report": facts, "errors": errors, "changes": preview.get("changeSummary", {})}))
+        print(json.dumps({"report": facts, "errors": errors, "changes": preview.changes}))
     elif facts and not errors:
-        print(markdown(facts, preview.get("changeSummary") or {}))
+        print(markdown(facts, preview.changes))
     elif errors:
         print(failure(errors))
     else:
@@ -64,11 +80,11 @@ def _preview(stack: str) -> str:
     return done.stdout
 
 
-def report_in(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def report_in(messages: Sequence[Message]) -> dict[str, Any] | None:
     """The report among a preview's diagnostics, when it was printed as data."""
     for message in messages:
-        if f"::{_DEPLOYMENT}::" in str(message.get("urn", "")) and str(message.get("message", "")).startswith("{"):
-            return json.loads(message["message"])
+        if f"::{_DEPLOYMENT}::" in message.urn and message.message.startswith("{"):
+            return json.loads(message.message)
     return None
 
 
@@ -112,15 +128,20 @@ def failure(errors: Sequence[str]) -> str:
 
 
 def _row(line: Mapping[str, Any]) -> str:
-    price = "not found" if line["unit_price"] is None else f"{unit_dollars(Decimal(line['unit_price']))}/{line['unit']}"
-    quantity = "depends on usage" if line["quantity"] is None else f"{Decimal(line['quantity']):,f}"
-    monthly = "" if line["monthly_usd"] is None else dollars(Decimal(line["monthly_usd"]))
-    dated = f"{line['source']} {line['as_of']}" if line["as_of"] else line["source"]
-    source = f"[{dated}]({line['url']})" if line["url"] else dated
-    return f"| {_cell(line['item'])} | {quantity} | {price} | {monthly} | {source} |"
+    unit, price, amount, cost = (line[k] for k in ("PricingUnit", "ListUnitPrice", "PricingQuantity", "ContractedCost"))
+    unit = UNITS[unit]
+    each = "not found" if price is None else f"{unit_dollars(Decimal(price))}/{unit}"
+    quantity = "depends on usage" if amount is None else f"{shown_quantity(Decimal(amount))} {unit}"
+    monthly = "" if cost is None else dollars(Decimal(cost))
+    source, day, url = (line[k] for k in ("x_PriceSource", "x_PriceAsOf", "x_PriceUrl"))
+    dated = f"{source} {day}" if day else source
+    linked = f"[{dated}]({url})" if str(url).startswith("https://") else dated
+    return f"| {_cell(line['ChargeDescription'])} | {quantity} | {each} | {monthly} | {linked} |"
 
 
 def _alternative(other: Mapping[str, Any], than: Decimal) -> str:
+    if other["monthly_usd"] is None:
+        return f"| {other['provider']} | {other['gpu']} | not known | |"
     cost = Decimal(other["monthly_usd"])
     place = f" ({other['region']})" if other["region"] else ""
     return f"| {other['provider']}{place} | {other['gpu']} | {dollars(cost)} | {signed(cost - than)} |"

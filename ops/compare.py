@@ -7,6 +7,7 @@ import csv
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 from rich import box
@@ -44,12 +45,18 @@ def add_compare(commands: Any) -> None:
     parser.add_argument("--region", metavar="PLACE", help="only offers there: eu, us, a country, or a platform's name")
     parser.add_argument("--platform", help="only offers of this platform")
     parser.add_argument("--fits", action="store_true", help="leave out what can't be taken, and why")
-    parser.add_argument("--top", type=int, metavar="N", help="at most N rows")
+    parser.add_argument("--top", type=_count, metavar="N", help="at most N offers")
     parser.add_argument("--offline", action="store_true", help="dated prices only: the same answer every time")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document, for programs")
     form.add_argument("--csv", action="store_true", help="comma-separated, for spreadsheets")
     parser.set_defaults(run=compare)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of rows")
+    return int(text)
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -58,34 +65,43 @@ def compare(args: argparse.Namespace) -> int:
     if args.region and not known(args.region):
         near = suggestions(args.region)
         raise OpsError(f"no place is known as {args.region}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+    without_asking = args.offline or offline()
     try:
         model = model_shape(spec.model)
-        offers, notes = _offers(spec, without_asking=args.offline or offline())
-        candidates = rank(spec, model, offers)
+        offers, notes = _offers(spec, without_asking=without_asking)
     except (SpecError, PlatformError) as error:
         raise OpsError(str(error)) from None
-    chosen = _chosen(candidates, args)
+    platforms = sorted({offer.platform for offer in offers})
+    if args.platform and args.platform not in platforms:
+        raise OpsError(f"nothing is known of a platform {args.platform}; there are {', '.join(platforms)}")
+    chosen = _chosen(rank(spec, model, offers), args)
+    if not without_asking:
+        notes += _age_notes(chosen, date.today())
     if args.json:
         show_json({"spec": _about(spec), "notes": notes, "offers": [_facts(spec, c) for c in chosen]})
     elif args.csv:
         _write_csv([_facts(spec, c) for c in chosen])
     else:
-        show([_table(chosen), "\n".join([_legend(spec), *notes])])
+        show([*_tables(spec, chosen), "\n".join([_legend(spec), *notes])])
     return 0 if any(c.ok for c in chosen) else 1
 
 
 def _offers(spec: DeploymentSpec, *, without_asking: bool) -> tuple[list[Offer], list[str]]:
     """What every platform offers: live where it answers in time, else by the dated prices."""
-    live = {} if without_asking else live_prices()
-    today = None if without_asking else date.today()
-    markets: dict[str, Market] = ask(live, spec, today=today)
+    markets: dict[str, Market] = {} if without_asking else ask(live_prices(), spec)
     offers = [offer for market in markets.values() for offer in market.offers]
     notes = [note for market in markets.values() for note in market.notes]
-    dated_offers = dated(gpu_count=spec.hardware.gpu_count)
-    rest = [offer for offer in dated_offers if offer.platform not in markets]
-    for platform in sorted({offer.platform for offer in rest}):
-        notes += age_notes(platform, [offer for offer in rest if offer.platform == platform], today)
+    rest = [offer for offer in dated(gpu_count=spec.hardware.gpu_count) if offer.platform not in markets]
     return [*offers, *rest], notes
+
+
+def _age_notes(chosen: Sequence[Candidate], today: date) -> list[str]:
+    """What is old among the prices of what can be taken."""
+    taken: dict[str, list[Offer]] = {}
+    for candidate in chosen:
+        if candidate.ok:
+            taken.setdefault(candidate.offer.platform, []).append(candidate.offer)
+    return [note for platform, offers in sorted(taken.items()) for note in age_notes(platform, offers, today)]
 
 
 def _chosen(candidates: Sequence[Candidate], args: argparse.Namespace) -> list[Candidate]:
@@ -100,42 +116,89 @@ def _chosen(candidates: Sequence[Candidate], args: argparse.Namespace) -> list[C
     return chosen[: args.top]
 
 
-def _table(candidates: Iterable[Candidate]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), expand=False)
-    table.add_column("platform", no_wrap=True)
-    table.add_column("GPU", overflow="fold", min_width=8)
-    table.add_column("offer", overflow="fold", min_width=10)
-    table.add_column("a month", justify="right", no_wrap=True)
-    table.add_column("range", justify="right", overflow="fold")
-    table.add_column("context", justify="right", no_wrap=True)
-    table.add_column("price of", overflow="fold", min_width=10)
-    divided = False
-    for candidate in candidates:
-        if not candidate.ok and not divided:
-            table.add_section()
-            divided = True
-        table.add_row(*_row(candidate), style=None if candidate.ok else "dim")
+def _tables(spec: DeploymentSpec, chosen: Sequence[Candidate]) -> list[Table]:
+    """What can be taken, offer by offer; and what can't, those of one GPU and one reason together."""
+    fitting = _table("platform", "GPU", "a month", "context", "offer")
+    for candidate in chosen:
+        if candidate.ok:
+            fitting.add_row(*_figures(candidate), _about_offer(spec, candidate))
+    others = _table("platform", "GPU", "why not")
+    for alike in _misfits(chosen).values():
+        others.add_row(*_figures(alike[0])[:2], _why_not(alike))
+    return [table for table in (fitting, others) if table.row_count]
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for name in columns[:-1]:
+        table.add_column(name, no_wrap=True, justify="right" if name in ("a month", "context") else "left")
+    table.add_column(columns[-1])
     return table
 
 
-def _row(candidate: Candidate) -> tuple[str, ...]:
-    offer, cost = candidate.offer, candidate.monthly
+def _figures(candidate: Candidate) -> tuple[str, ...]:
+    offer = candidate.offer
     count = f"{offer.gpu_count} x " if offer.gpu_count > 1 else ""
     if candidate.incomplete:
         price = "not found"
     else:
         price = dollars(candidate.cost)
         price = f"up to {price}" if candidate.sleeps else f"{price}{'+' if candidate.open_use else ''}"
-    spread = "" if cost.low == cost.high or candidate.incomplete else f"{cost.low:,.0f}-{cost.high:,.0f}"
     context = f"{candidate.fit.longest:,}" if candidate.fit and candidate.fit.ok else "-"
-    last = _price_date(offer) if candidate.ok else "; ".join(candidate.reasons)
-    return offer.platform, f"{count}{offer.gpu}", offer_terms(offer), price, spread, context, last
+    return offer.platform, f"{count}{offer.gpu}", price, context
+
+
+def _about_offer(spec: DeploymentSpec, candidate: Candidate) -> str:
+    offer, cost = candidate.offer, candidate.monthly
+    texts = [offer_terms(offer)]
+    known = not (candidate.sleeps or candidate.open_use or candidate.incomplete)
+    if known and cost.high > cost.low * Decimal("1.02"):
+        texts.append(f"${cost.low:,.0f} to ${cost.high:,.0f}")
+    if spec.placement.gdpr:
+        place = residence(offer, spec.placement.regions)
+        texts.append(f"in {place.where} ({place.evidence})")
+    if offer.availability:
+        texts.append(f"stock {offer.availability}")
+    return "; ".join((*texts, _price_date(offer)))
+
+
+def _misfits(chosen: Iterable[Candidate]) -> dict[tuple[object, ...], list[Candidate]]:
+    """What can't be taken, by what it has in common: platform, GPU and reasons."""
+    alike: dict[tuple[object, ...], list[Candidate]] = {}
+    for candidate in chosen:
+        if not candidate.ok:
+            offer = candidate.offer
+            key = (offer.platform, offer.gpu, offer.gpu_count, offer.tier, offer.spot, _short_reasons(candidate))
+            alike.setdefault(key, []).append(candidate)
+    return alike
+
+
+def _short_reasons(candidate: Candidate) -> str:
+    """The reasons without what would work instead; a place that is wrong is the same reason wherever it is."""
+    fit = candidate.fit
+    reasons = [reason.split(". ", 1)[0] for reason in candidate.reasons]
+    if fit and not fit.ok:
+        missing = "; ".join(fit.shortfalls)
+        reasons = [f"too small ({fit.gpu.memory_gib:.0f} GiB)" if missing in reason else reason for reason in reasons]
+    place = f"{candidate.offer.region or candidate.offer.country} is not in "
+    return "; ".join(
+        f"not in {reason.removeprefix(place)}" if reason.startswith(place) else reason for reason in reasons
+    )
+
+
+def _why_not(alike: Sequence[Candidate]) -> str:
+    first = alike[0]
+    if len(alike) == 1:
+        return f"{offer_terms(first.offer)}: {_short_reasons(first)}"
+    places = len({candidate.offer.region for candidate in alike})
+    each = f"{len(alike)} offers" + (f" in {places} regions" if places > 1 else "")
+    return f"{each}: {_short_reasons(first)}"
 
 
 def _price_date(offer: Offer) -> str:
     dates = [rate.as_of for rate in offer.rates if rate.as_of]
-    sources = sorted({rate.source for rate in offer.rates})
-    return f"{'+'.join(sources)} {min(dates)}" if dates else "+".join(sources)
+    sources = "+".join(sorted({rate.source for rate in offer.rates}))
+    return f"{sources} {min(dates)}" if dates else sources
 
 
 def _legend(spec: DeploymentSpec) -> str:
@@ -145,7 +208,7 @@ def _legend(spec: DeploymentSpec) -> str:
     return (
         f"{spec.model.name}, context {spec.model.max_len:,}; US dollars in a month of {HOURS_PER_MONTH} hours, {use}; "
         f"{where}. `context` is the longest request that fits, `+` what depends on a use that isn't declared. "
-        "`--set KEY=VALUE` asks what if."
+        "`--set KEY=VALUE` asks what if, `--fits` leaves out what can't be taken, `--json` has every number."
     )
 
 
@@ -172,10 +235,37 @@ def _facts(spec: DeploymentSpec, candidate: Candidate) -> dict[str, Any]:
     }
 
 
+_COLUMNS = (
+    "provider",
+    "kind",
+    "sku",
+    "gpu",
+    "gpu_count",
+    "region",
+    "country",
+    "tier",
+    "spot",
+    "monthly_usd",
+    "low",
+    "high",
+    "incomplete",
+    "depends_on_usage",
+    "fits",
+    "reasons",
+    "kv_tokens",
+    "longest_request_tokens",
+    "concurrent_requests",
+    "extrapolated",
+    "where",
+    "evidence",
+    "availability",
+    "price_source",
+    "price_as_of",
+)
+
+
 def _write_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    if not rows:
-        return
-    writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+    writer: csv.DictWriter[str] = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({**row, "reasons": "; ".join(row["reasons"])})

@@ -85,12 +85,8 @@ def ask(
     spec: DeploymentSpec,
     *,
     budget_s: float = LIVE_BUDGET_S,
-    today: date | None = None,
 ) -> dict[str, Market]:
-    """Each platform's market: live where its query is done within the shared budget, else from the dated prices.
-
-    `today` is the day by which prices are called old; None says nothing of their age.
-    """
+    """Each platform's market: live where its query is done within the shared budget, else from the dated prices."""
     answers: dict[str, tuple[Offer, ...] | PlatformError] = {}
 
     def query(platform: str, ask_it: Live) -> None:
@@ -108,7 +104,7 @@ def ask(
     for thread in threads.values():
         thread.start()
     _join(threads.values(), budget_s)
-    return {platform: _settle(platform, answers.get(platform), spec.hardware.gpu_count, today) for platform in live}
+    return {platform: _settle(platform, answers.get(platform), spec.hardware.gpu_count) for platform in live}
 
 
 def _join(threads: Iterable[threading.Thread], budget_s: float) -> None:
@@ -125,14 +121,11 @@ def _join(threads: Iterable[threading.Thread], budget_s: float) -> None:
         done.wait(budget_s)
 
 
-def _settle(
-    platform: str, answer: tuple[Offer, ...] | PlatformError | None, gpu_count: int, today: date | None
-) -> Market:
+def _settle(platform: str, answer: tuple[Offer, ...] | PlatformError | None, gpu_count: int) -> Market:
     if isinstance(answer, tuple):
         return Market(tuple(map(_with_user_rates(platform, gpu_count), answer)))
-    offers = dated(platform, gpu_count)
-    notes = [*([] if offline() else [_why(platform, answer)]), *age_notes(platform, offers, today)]
-    return Market(offers, tuple(notes))
+    notes = () if offline() else (_why(platform, answer),)
+    return Market(dated(platform, gpu_count), notes)
 
 
 def _why(platform: str, answer: PlatformError | None) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import combinations
 
+from serving.cost import estimate
 from serving.lines import CostLine, Estimate, cents
 from serving.offers import Offer
 from serving.rank import Candidate
-from serving.spec import NAMESPACE, DeploymentSpec, HardwareSpec, PlacementSpec, Problem, ScalingSpec
+from serving.spec import NAMESPACE, DeploymentSpec, Part, Problem
 
 Ranking = Callable[[DeploymentSpec], Sequence[Candidate]]
 """Every offer against a spec, cheapest first (`serving.rank.rank` with the offers filled in)."""
@@ -36,91 +38,140 @@ class Budget:
         return {"limit_usd": str(cents(self.limit)), "left_usd": str(cents(self.left))}
 
 
-def budget_of(spec: DeploymentSpec, estimate: Estimate) -> Budget | None:
+def budget_of(spec: DeploymentSpec, found: Estimate) -> Budget | None:
     """The monthly limit against the estimate; None when no limit is set."""
     limit = spec.budget.monthly_usd
-    return None if limit is None else Budget(limit, estimate.monthly, estimate.span.high)
+    return None if limit is None else Budget(limit, found.monthly, found.span.high)
 
 
-def over_budget(spec: DeploymentSpec, offer: Offer, estimate: Estimate, ranking: Ranking) -> list[Problem]:
+def over_budget(spec: DeploymentSpec, offer: Offer, found: Estimate, ranking: Ranking) -> list[Problem]:
     """Every limit that the plan breaks, with the line that costs most and the cheapest change that would do.
 
-    A total with an unknown price can't be kept within any limit, so it breaks them all. `ranking` is called only
-    when a limit is broken.
+    A total with an unknown price can't be kept within any limit, so it breaks them all; one that depends on a use which
+    isn't declared breaks a monthly limit that full use would. `ranking` is called only when a limit is broken.
     """
     problems: list[Problem] = []
-    for key, limit, cost, of in _limits(spec, estimate):
-        if estimate.incomplete:
-            missing = " and ".join(line.rate.meter for line in estimate.lines if line.rate.unit_price is None)
+    for limit in _limits(spec, found):
+        if found.incomplete:
+            missing = " and ".join(line.rate.meter for line in found.lines if line.rate.unit_price is None)
             fix = (
                 f"it can't be kept: no price was found for {missing}; `vllm-anywhere prices --help` says how to set one"
             )
-            problems.append(Problem(key, f"{limit:f}", fix))
-        elif cost > limit:
-            over = f"the plan costs ${cents(cost)} {of}, ${cents(cost - limit)} too much"
-            most = _dearest(estimate)
-            change = _change(spec, offer, limit, ranking) if of == "a month" else "A cheaper GPU, or fewer workers"
-            fix = f"{over}; {most}. {change}, or a budget of {cents(cost)}"
-            problems.append(Problem(key, f"{limit:f}", fix))
+        elif not limit.hourly and found.open_hours and found.span.high > limit.amount:
+            fix = (
+                f"the plan's cost depends on its use, up to ${cents(found.span.high)} a month; declare "
+                f"`usage.requests_per_day`, or raise it to {cents(found.span.high)}"
+            )
+        elif limit.cost > limit.amount:
+            per = "an hour with every worker up" if limit.hourly else "a month"
+            over = f"the plan costs ${cents(limit.cost)} {per}, ${cents(limit.cost - limit.amount)} too much"
+            change = _change(spec, offer, limit, ranking)
+            fix = f"{over}; {_dearest(found)}. {change}, or a budget of {cents(limit.cost)}"
+        else:
+            continue
+        problems.append(Problem(limit.key, f"{limit.amount:f}", fix))
     return problems
 
 
-def _limits(spec: DeploymentSpec, estimate: Estimate) -> Iterator[tuple[str, Decimal, Decimal, str]]:
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """One limit and what the plan costs in its terms, US dollars."""
+
+    key: str
+    amount: Decimal
+    cost: Decimal
+    hourly: bool
+
+    def of(self, spec: DeploymentSpec, candidate: Candidate) -> Decimal:
+        """What a candidate costs in the limit's terms."""
+        return estimate(spec, candidate.offer).peak_hourly if self.hourly else candidate.cost
+
+
+def _limits(spec: DeploymentSpec, found: Estimate) -> Iterator[_Limit]:
     budget = spec.budget
     if budget.monthly_usd is not None:
-        yield f"{NAMESPACE}:budget.monthly_usd", budget.monthly_usd, estimate.monthly, "a month"
+        yield _Limit(f"{NAMESPACE}:budget.monthly_usd", budget.monthly_usd, found.monthly, hourly=False)
     if budget.hourly_usd is not None:
-        yield f"{NAMESPACE}:budget.hourly_usd", budget.hourly_usd, estimate.peak_hourly, "an hour with every worker up"
+        yield _Limit(f"{NAMESPACE}:budget.hourly_usd", budget.hourly_usd, found.peak_hourly, hourly=True)
 
 
-def _dearest(estimate: Estimate) -> str:
+def _dearest(found: Estimate) -> str:
     def cost(line: CostLine) -> Decimal:
         return line.monthly or Decimal(0)
 
-    line = max(estimate.lines, key=cost)
+    line = max(found.lines, key=cost)
     return f"most of it is {line.rate.meter} of {line.offer.sku}, ${cents(cost(line))} a month"
 
 
-def _change(spec: DeploymentSpec, offer: Offer, limit: Decimal, ranking: Ranking) -> str:
-    """The least intrusive change that keeps within the limit, at its cheapest."""
-    cheapest: Candidate | None = None
-    for names, changed, elsewhere in _variants(spec):
-        found = [c for c in ranking(changed) if c.ok and c.priced and (elsewhere or c.offer.platform == offer.platform)]
-        best = next(iter(found), None)
-        if best is None:
-            continue
-        if best.cost <= limit:
-            to = [] if best.offer.platform == offer.platform else [f"`provider: {best.offer.platform}`"]
-            settings = " and ".join((*to, *names, f"`hardware.gpus: [{best.offer.gpu}]`"))
-            return f"Within it: {settings} for ${cents(best.cost)}"
-        if cheapest is None or best.cost < cheapest.cost:
-            cheapest = best
-    if cheapest is None:
+def _change(spec: DeploymentSpec, offer: Offer, limit: _Limit, ranking: Ranking) -> str:
+    """The fewest settings that keep within the limit, at their cheapest; else the cheapest there is."""
+    best: _Way | None = None
+    for names, changed in _variants(spec):
+        way = _cheapest(names, changed, offer, limit, ranking(changed))
+        if way and (best is None or way.rank(limit) < best.rank(limit)):
+            best = way
+    if best is None:
         return "Nothing cheaper fits"
-    found = f"{cheapest.offer.gpu} on {cheapest.offer.platform} for ${cents(cheapest.cost)}"
-    return f"Nothing that fits costs so little, the cheapest being {found}"
+    per = " an hour" if limit.hourly else ""
+    if best.cost <= limit.amount:
+        return f"Within it: {' and '.join(best.settings)} for ${cents(best.cost)}{per}"
+    return (
+        "Nothing that fits costs so little, the cheapest being "
+        f"{best.gpu} on {best.platform} for ${cents(best.cost)}{per} ({' and '.join(best.settings)})"
+    )
 
 
-def _variants(spec: DeploymentSpec) -> Iterator[tuple[tuple[str, ...], DeploymentSpec, bool]]:
-    """Changes of the spec, from the least intrusive on: what to set, the spec with it, and whether it may move."""
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way to pay less: what to set, and what it comes to."""
 
-    def change(
-        names: tuple[str, ...], elsewhere: bool, **sections: object
-    ) -> tuple[tuple[str, ...], DeploymentSpec, bool]:
-        return names, any_gpu.model_copy(update=sections), elsewhere
+    settings: tuple[str, ...]
+    gpu: str
+    platform: str
+    moves: bool
+    cost: Decimal
 
-    def hardware(**fields: object) -> HardwareSpec:
-        return spec.hardware.model_copy(update={"gpus": (), **fields})
+    def rank(self, limit: _Limit) -> tuple[bool, int, bool, Decimal]:
+        """Within the limit the fewest settings are best, of the same platform first; above it the lowest cost."""
+        if self.cost > limit.amount:
+            return True, 0, False, self.cost
+        return False, len(self.settings), self.moves, self.cost
 
-    any_gpu = spec.model_copy(update={"hardware": hardware()})
-    yield (), any_gpu, False
-    if spec.scaling.min > 1:
-        yield change(("`scaling.min: 1`",), False, scaling=ScalingSpec(min=1, max=spec.scaling.max))
-    if not spec.hardware.spot:
-        yield change(("`hardware.spot: true`",), False, hardware=hardware(spot=True))
-    if spec.placement.tier == "secure" and not spec.placement.gdpr:
-        anyone = PlacementSpec(regions=spec.placement.regions, tier="any")
-        yield change(("`placement.tier: any`",), False, placement=anyone)
-    yield (), any_gpu, True
-    if not spec.hardware.spot:
-        yield change(("`hardware.spot: true`",), True, hardware=hardware(spot=True))
+
+def _cheapest(
+    names: tuple[str, ...], changed: DeploymentSpec, offer: Offer, limit: _Limit, found: Sequence[Candidate]
+) -> _Way | None:
+    """The best candidate under one changed spec: on the same platform if one there keeps within the limit."""
+    best: _Way | None = None
+    # They come cheapest first, so the first of a platform is its best by the month.
+    for platform in dict.fromkeys(c.offer.platform for c in found if c.ok and c.priced):
+        of_it = [c for c in found if c.ok and c.priced and c.offer.platform == platform]
+        cost, pick = min(((limit.of(changed, c), c) for c in of_it[:_LOOKED_AT]), key=lambda pair: pair[0])
+        move = () if platform == offer.platform else (f"`provider: {platform}`",)
+        way = _Way((*move, *names, f"`hardware.gpus: [{pick.offer.gpu}]`"), pick.offer.gpu, platform, bool(move), cost)
+        if best is None or way.rank(limit) < best.rank(limit):
+            best = way
+    return best
+
+
+_LOOKED_AT = 50
+"""Candidates of a platform whose hourly cost is worked out; they come by the month, which is nearly the same order."""
+
+
+def _variants(spec: DeploymentSpec) -> Iterator[tuple[tuple[str, ...], DeploymentSpec]]:
+    """The spec with any GPU, and with every set of changes that can lower its cost: what to set, and the spec."""
+    hardware, scaling, placement = spec.hardware, spec.scaling, spec.placement
+    changes: list[tuple[str, str, Part]] = [
+        (f"`scaling.min: {least}`", "scaling", scaling.model_copy(update={"min": least}))
+        for least in reversed(range(min(scaling.min, 2)))
+    ]
+    if not hardware.spot:
+        changes.append(("`hardware.spot: true`", "hardware", hardware.model_copy(update={"gpus": (), "spot": True})))
+    if placement.tier == "secure" and not placement.gdpr:
+        changes.append(("`placement.tier: any`", "placement", placement.model_copy(update={"tier": "any"})))
+    for size in range(len(changes) + 1):
+        for chosen in combinations(changes, size):
+            sections = {section: value for _, section, value in chosen}
+            if len(sections) == size:
+                update = {"hardware": hardware.model_copy(update={"gpus": ()}), **sections}
+                yield tuple(name for name, _, _ in chosen), spec.model_copy(update=update)

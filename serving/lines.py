@@ -19,7 +19,7 @@ Basis = Literal["baseline", "usage"]
 """`baseline` is billed whatever the traffic, `usage` follows it."""
 
 ZERO = Decimal(0)
-_CENT, _MILLIONTH = Decimal("0.01"), Decimal("0.000001")
+_CENT = Decimal("0.01")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,23 +159,6 @@ class CostLine:
             "x_Assumption": rate.assumption or None,
         }
 
-    def as_output(self) -> dict[str, str | None]:
-        """One of `lines` in the stack output `cost`."""
-        rate = self.rate
-        return {
-            "item": rate.meter,
-            "quantity": _text(self.quantity.expected if self.quantity else None, _MILLIONTH),
-            "unit": rate.unit,
-            "unit_price": _text(rate.unit_price),
-            "list_usd": _usd(self.list_cost),
-            "monthly_usd": _usd(self.monthly),
-            "basis": self.basis,
-            "source": rate.source,
-            "as_of": rate.as_of.isoformat() if rate.as_of else None,
-            "url": rate.url,
-            "note": rate.assumption or None,
-        }
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -228,8 +211,16 @@ class Estimate:
         """Whether a line depends on a use that isn't declared."""
         return any(line.quantity is None for line in self.lines)
 
+    @property
+    def open_hours(self) -> bool:
+        """Whether the workers' own hours do, so that `monthly` says next to nothing of what will be billed."""
+        return any(line.quantity is None and line.rate.bills == "awake" for line in self.lines)
+
     def as_output(self) -> dict[str, Any]:
-        """The stack output `cost`: money as text, net unless it says list; null when no price at all is known."""
+        """The stack output `cost`: money as text, net unless it says list; null when no price at all is known.
+
+        `lines` are rows of `CostLine.focus`.
+        """
         known = any(line.rate.unit_price is not None for line in self.lines) or not self.lines
 
         def usd(amount: Decimal) -> str | None:
@@ -247,7 +238,7 @@ class Estimate:
             "hours": _text(self.hours),
             "incomplete": self.incomplete,
             "depends_on_usage": self.open_use,
-            "lines": [line.as_output() for line in self.lines],
+            "lines": [line.focus() for line in self.lines],
         }
 
 
@@ -272,11 +263,9 @@ def total(amounts: Iterable[Decimal]) -> Decimal:
     return sum(amounts, ZERO)
 
 
-def _text(number: Decimal | None, to: Decimal | None = None) -> str | None:
-    """Plain digits without trailing zeros, rounded half up if `to` says so."""
-    if number is None:
-        return None
-    return f"{(number.quantize(to, ROUND_HALF_UP) if to else number).normalize():f}"
+def _text(number: Decimal | None) -> str | None:
+    """Plain digits without trailing zeros."""
+    return None if number is None else f"{number.normalize():f}"
 
 
 def _usd(amount: Decimal | None) -> str | None:

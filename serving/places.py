@@ -210,6 +210,9 @@ def _residence(
             why_not += f"; {KEY} would have to name places there alone"
     elif tier != "secure":
         why_not = f"a {tier} host is not known to be in a data centre"
+    elif platform == "modal":
+        # https://modal.com/docs/guide/region-selection
+        why_not = "Modal passes large requests through the USA, wherever the container is"
     return Residence(not why_not, _listed(places), _evidence(platform, tier, evidence, places), why_not)
 
 
@@ -362,9 +365,9 @@ def _spot(platform: str, row: _Row, region: str) -> _Spot:
     return _Spot(name, label, "eea" in row.words, url)
 
 
-def _listed(places: Sequence[_Spot], most: int = 3) -> str:
-    """Up to three places with the platform's names; of more, only the countries."""
-    if len(places) <= most:
+def _listed(places: Sequence[_Spot], most: int = 8) -> str:
+    """Up to three places with the platform's names; of more, only the countries, up to `most`."""
+    if len(places) <= 3:
         return ", ".join(spot.label for spot in places)
     names = list(dict.fromkeys(spot.name.rpartition(", ")[2] for spot in places))
     more = len(names) - most

@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from serving.cost import assumptions_for, estimate
+from serving.cost import assumptions_for, boot_cost, estimate, stopped_cost
 from serving.lines import Estimate, cents
 from serving.offers import Offer
 from serving.spec import DeploymentSpec, SpecError
@@ -50,6 +50,16 @@ class Quote:
 
         return None if self.offer.tier == "own" else residence(self.offer, self.spec.placement.regions)
 
+    @property
+    def stopped(self) -> Decimal | None:
+        """US dollars a month for keeping it stopped; None when that isn't known, 0 when nothing is kept."""
+        return stopped_cost(self.spec, self.offer)
+
+    @property
+    def start(self) -> Decimal | None:
+        """US dollars billed from a server's create to its first answer; None when a price isn't known."""
+        return boot_cost(self.spec, self.offer, assumptions_for(self.model) if self.model else None)
+
     @cached_property
     def budget(self) -> Budget | None:
         """The monthly limit against the cost; None without a limit."""
@@ -65,10 +75,10 @@ class Quote:
         return alternatives(self.ranking(self.spec), self.offer.platform)
 
     def ranking(self, spec: DeploymentSpec) -> list[Candidate]:
-        """The whole market against a spec, cheapest first."""
-        from serving.rank import rank
+        """What of the market a spec can take, cheapest first."""
+        from serving.rank import shortlist
 
-        return rank(spec, self.model, self.market()) if self.model else []
+        return shortlist(spec, self.model, self.market()) if self.model else []
 
     def as_output(self) -> dict[str, Any]:
         """The stack output `cost`: money as text."""
@@ -119,7 +129,7 @@ def running(outputs: Mapping[str, Any]) -> Running | None:
 
 
 def alternative_output(candidate: Candidate) -> dict[str, Any]:
-    """A candidate in outputs and JSON: money as text."""
+    """A candidate in outputs and JSON: money as text, null where a price isn't known."""
     offer, cost = candidate.offer, candidate.monthly
     return {
         "provider": offer.platform,
@@ -131,9 +141,9 @@ def alternative_output(candidate: Candidate) -> dict[str, Any]:
         "country": offer.country,
         "tier": offer.tier,
         "spot": offer.spot,
-        "monthly_usd": str(cents(cost.expected)),
-        "low": str(cents(cost.low)),
-        "high": str(cents(cost.high)),
+        "monthly_usd": None if candidate.incomplete else str(cents(cost.expected)),
+        "low": None if candidate.incomplete else str(cents(cost.low)),
+        "high": None if candidate.incomplete else str(cents(cost.high)),
         "incomplete": candidate.incomplete,
         "depends_on_usage": candidate.open_use,
     }

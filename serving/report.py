@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+from serving.cost import BASED_ON_USE
 from serving.lines import CostLine, Estimate, Span, cents
 from serving.offers import Offer, Rate
 from serving.quote import Quote, Running, Unread
@@ -41,7 +42,7 @@ def plan_report(plan: PlanView, quote: Quote, now: Running | Unread | None, widt
 def plan_facts(plan: PlanView, quote: Quote, now: Running | Unread | None) -> dict[str, Any]:
     """The report as data: money as text, everything that the tables show."""
     cost = quote.estimate
-    known = not (cost.incomplete or isinstance(now, Unread))
+    known = not (cost.incomplete or cost.open_hours or isinstance(now, Unread))
     before = now.monthly if isinstance(now, Running) else Decimal(0)
     return {
         "provider": quote.offer.platform,
@@ -117,13 +118,14 @@ def _terms(offer: Offer) -> Iterator[str]:
 
 def _cost_table(estimate: Estimate) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_footer=True)
-    table.add_column("cost", footer="total", overflow="fold")
+    table.add_column("cost", footer="total")
     table.add_column("quantity", justify="right")
     table.add_column("unit price", justify="right", footer=f"{_hourly(estimate)}/h", no_wrap=True)
     table.add_column("a month", justify="right", footer=_total(estimate), no_wrap=True)
-    table.add_column("price of", overflow="fold")
+    table.add_column("price of")
+    told: set[str] = set()
     for line in estimate.lines:
-        table.add_row(line.rate.meter, _quantity(line), _unit_price(line.rate), _monthly(line), _source(line))
+        table.add_row(line.rate.meter, _quantity(line), _unit_price(line.rate), _monthly(line), _source(line, told))
     return table
 
 
@@ -135,7 +137,7 @@ def _total(estimate: Estimate) -> str:
     return f"{dollars(estimate.monthly)}{'+' if estimate.incomplete or estimate.open_use else ''}"
 
 
-_UNIT = {"Hours": "h", "Seconds": "s", "GB-Months": "GB-mo", "GB": "GB"}
+UNITS = {"Hours": "h", "Seconds": "s", "GB-Months": "GB-mo", "GB": "GB"}
 
 
 def _quantity(line: CostLine) -> str:
@@ -143,15 +145,18 @@ def _quantity(line: CostLine) -> str:
         return ""
     if line.quantity is None:
         return "depends on usage"
-    amount = line.quantity.expected
-    shown = f"{amount.quantize(Decimal('0.01'), ROUND_HALF_UP).normalize():,f}"
-    return f"{shown} {_UNIT[line.rate.unit]}"
+    return f"{shown_quantity(line.quantity.expected)} {UNITS[line.rate.unit]}"
+
+
+def shown_quantity(amount: Decimal) -> str:
+    """An amount of something, to two decimals where it needs them."""
+    return f"{amount.quantize(Decimal('0.01'), ROUND_HALF_UP).normalize():,f}"
 
 
 def _unit_price(rate: Rate) -> str:
     if rate.unit_price is None:
         return "not found"
-    return "no charge" if rate.unit_price == 0 else f"{unit_dollars(rate.unit_price)}/{_UNIT[rate.unit]}"
+    return "no charge" if rate.unit_price == 0 else f"{unit_dollars(rate.unit_price)}/{UNITS[rate.unit]}"
 
 
 def _monthly(line: CostLine) -> str:
@@ -160,12 +165,15 @@ def _monthly(line: CostLine) -> str:
     return "depends" if line.monthly is None else dollars(line.monthly)
 
 
-def _source(line: CostLine) -> str:
+def _source(line: CostLine, told: set[str]) -> str:
+    """Source, date and assumptions of a line; `told` are the assumptions that stand on lines before it."""
     rate = line.rate
+    new = [text for text in rate.assumption.split("; ") if text and text not in told]
+    told.update(new)
     dated = f"{rate.source} {rate.as_of}" if rate.as_of else ""
     kind = "sustained use" if rate.sustained_use and not rate.discount else "agreed"
     less = f"{(1 - line.net) * 100:.0f} % off ({kind})" if line.net != 1 else ""
-    return ", ".join(text for text in (dated, less, rate.assumption) if text)
+    return ", ".join(text for text in (dated, less, "; ".join(new)) if text)
 
 
 def _money_rows(quote: Quote, now: Running | Unread | None) -> Iterator[tuple[str, str]]:
@@ -177,16 +185,21 @@ def _money_rows(quote: Quote, now: Running | Unread | None) -> Iterator[tuple[st
         yield "", f"list price {dollars(estimate.listed)}, discounts {dollars(saved)}"
     if span.low != span.high:
         yield "range", f"{dollars(span.low)} to {dollars(span.high)} a month{_why_range(quote)}"
-    if estimate.incomplete:
-        yield "change", "not known, because a price was not found"
-    else:
+    if not estimate.incomplete and not estimate.open_hours:
         yield "change", change_text(span.expected, now)
+    else:
+        yield "change", f"not known: {'a price was not found' if estimate.incomplete else 'it depends on usage'}"
+    if quote.start and quote.offer.kind not in BASED_ON_USE:
+        yield "start", f"{dollars(quote.start)} for each new server, until its first answer"
+    if quote.stopped:
+        yield "stopped", f"{dollars(quote.stopped)} a month is billed even while it is stopped"
     if quote.budget:
         left = f"{dollars(quote.budget.left)} of {dollars(quote.budget.limit)} a month is left"
         risk = f"; at high use or price {dollars(quote.budget.high)}, which is over it" if quote.budget.risky else ""
         yield "budget", f"{left}{risk}"
+    unknown = estimate.incomplete or estimate.open_hours
     for candidate in quote.elsewhere:
-        yield "elsewhere", alternative_text(candidate, None if estimate.incomplete else span.expected)
+        yield "elsewhere", alternative_text(candidate, None if unknown else span.expected)
     if not quote.elsewhere and quote.offer.tier != "own":
         yield "elsewhere", "nothing on another platform fits this spec"
 
@@ -201,7 +214,7 @@ def _why_range(quote: Quote) -> str:
     if quote.estimate.open_use:
         return ", from no request to all that can be answered; declare usage.requests_per_day"
     dynamic = any(line.rate.lowest is not None or line.rate.highest is not None for line in quote.estimate.lines)
-    reasons = ["as its price moves"] if dynamic else []
+    reasons = ["as its price or GPU varies"] if dynamic else []
     if any(line.quantity and line.quantity.low != line.quantity.high for line in quote.estimate.lines):
         reasons.append("from half to twice the declared traffic")
     return f", {' and '.join(reasons)}" if reasons else ""
@@ -224,7 +237,7 @@ def alternative_text(candidate: Candidate, than: Decimal | None) -> str:
     if candidate.sleeps:
         price = f"{dollars(cost.low)} to {dollars(cost.high)}/month by usage"
     else:
-        difference = "" if than is None else f" ({signed(cost.expected - than)})"
+        difference = "" if than is None else f" ({signed(cents(cost.expected) - cents(than))})"
         price = f"{dollars(cost.expected)}/month{difference}"
     return f"{candidate.offer.platform}: {candidate.offer.gpu}, {offer_terms(candidate.offer)}: {price}"
 

@@ -92,3 +92,26 @@ def test_a_plan_that_could_cost_more_than_its_budget_is_risky_but_allowed() -> N
     assert refusal(wanted, moving) == ""
     budget = budget_of(wanted, estimate(wanted, moving))
     assert budget and budget.risky
+
+
+def test_settings_are_combined_when_one_alone_is_not_enough() -> None:
+    text = refusal(limited("100"), offer(price="0.5"), offer("vastai", "A10", "0.1", tier="community"))
+    assert "Within it: `provider: vastai` and `placement.tier: any` and `hardware.gpus: [A10]` for $73.00" in text
+
+
+def test_letting_workers_sleep_is_offered_where_they_can() -> None:
+    workers = offer(kind="serverless", rates=(hourly("0.60", bills="awake"),))
+    wanted = limited("300", scaling={"min": 1, "max": 3}, usage={"requests_per_day": 1000})
+    assert "Within it: `scaling.min: 0` and `hardware.gpus: [L4]` for" in refusal(wanted, workers)
+
+
+def test_the_hourly_limit_names_a_change_too() -> None:
+    text = refusal(spec(budget={"hourly_usd": "0.4"}), offer(price="0.5"), offer(gpu="RTX A4000", price="0.3"))
+    assert "Within it: `hardware.gpus: [RTX A4000]` for $0.30 an hour" in text
+
+
+def test_a_use_that_is_not_declared_breaks_a_limit_that_full_use_would() -> None:
+    workers = offer(kind="serverless", rates=(hourly("0.60", bills="awake"),))
+    text = refusal(limited("10", scaling={"min": 0, "max": 1}), workers)
+    assert "depends on its use, up to $438.00 a month; declare `usage.requests_per_day`" in text
+    assert refusal(limited("500", scaling={"min": 0, "max": 1}), workers) == ""

@@ -71,7 +71,7 @@ def test_googles_discount_for_a_whole_month_is_shown_beside_the_list_price() -> 
     assert found.lines[3].net == 1
     output = found.as_output()
     assert (output["list_usd"], output["monthly_usd"]) == ("411.20", "292.94")
-    assert (output["lines"][0]["list_usd"], output["lines"][0]["monthly_usd"]) == ("255.50", "178.85")
+    assert (output["lines"][0]["ListCost"], output["lines"][0]["ContractedCost"]) == ("255.5", "178.85")
 
 
 @pytest.mark.parametrize(
@@ -385,8 +385,8 @@ def test_an_unknown_price_is_no_zero_and_marks_the_total() -> None:
     output = found.as_output()
     assert output["incomplete"] is True
     assert output["monthly_usd"] == "6.00"
-    assert output["lines"][0]["monthly_usd"] is None
-    assert output["lines"][0]["unit_price"] is None
+    assert output["lines"][0]["ListCost"] is None
+    assert output["lines"][0]["ListUnitPrice"] is None
 
 
 def test_a_total_without_a_single_known_price_is_null_and_not_zero() -> None:
@@ -450,20 +450,8 @@ def test_the_stack_output_is_text_to_the_cent_with_list_and_net() -> None:
     assert re.fullmatch(r"\d+\.\d{4}", output["hourly_usd"])
     assert output["hours"] == "730"
     assert output["expected"] == output["monthly_usd"]
-    assert list(output["lines"][0]) == [
-        "item",
-        "quantity",
-        "unit",
-        "unit_price",
-        "list_usd",
-        "monthly_usd",
-        "basis",
-        "source",
-        "as_of",
-        "url",
-        "note",
-    ]
-    assert output["lines"][0]["as_of"] == "2026-11-01"
+    assert output["lines"] == [line.focus() for line in example().lines]
+    assert output["lines"][0]["x_PriceAsOf"] == "2026-11-01"
 
 
 FOCUS_COLUMNS = {

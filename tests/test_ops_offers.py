@@ -12,6 +12,7 @@ import pytest
 
 from ops import cli
 from ops.comment import failure, markdown
+from tests import golden
 
 PREVIEW = {
     "provider": "runpod",
@@ -35,14 +36,14 @@ PREVIEW = {
         "budget": {"limit_usd": "400.00", "left_usd": "35.00"},
         "lines": [
             {
-                "item": "GPU",
-                "quantity": "730",
-                "unit": "Hours",
-                "unit_price": "0.5",
-                "monthly_usd": "365.00",
-                "source": "live",
-                "as_of": "2026-11-21",
-                "url": "https://example.org/prices",
+                "ChargeDescription": "GPU, NVIDIA L4",
+                "PricingQuantity": "730",
+                "PricingUnit": "Hours",
+                "ListUnitPrice": "0.5",
+                "ContractedCost": "365",
+                "x_PriceSource": "live",
+                "x_PriceAsOf": "2026-11-21",
+                "x_PriceUrl": "https://example.org/prices",
             }
         ],
         "alternatives": [{"provider": "vastai", "gpu": "L4", "region": "", "monthly_usd": "200.00"}],
@@ -206,7 +207,7 @@ def test_prices_of_an_unknown_platform_name_those_there_are(capsys: pytest.Captu
 
 def test_a_preview_becomes_a_markdown_table() -> None:
     text = markdown(PREVIEW, {"create": 3, "same": 1})
-    assert "| GPU | 730 | $0.50/Hours | $365.00 | [live 2026-11-21](https://example.org/prices) |" in text
+    assert "| GPU, NVIDIA L4 | 730 h | $0.50/h | $365.00 | [live 2026-11-21](https://example.org/prices) |" in text
     assert "- Budget: $35.00 of $400.00 a month is left" in text
     assert "- Resources: 3 to create" in text
     assert "| vastai | L4 | $200.00 | -$165.00 |" in text
@@ -234,10 +235,39 @@ def test_a_failed_preview_becomes_a_comment_too_and_exits_1(
     assert failure(["a ```` b"]).count("`````") == 2
 
 
-@pytest.mark.parametrize("text", ["", "no json", "[]", '{"diagnostics": []}'])
+@pytest.mark.parametrize("text", ["", "no json", "[]", '{"diagnostics": [1]}', '{"diagnostics": []}'])
 def test_what_is_no_preview_is_answered_with_how_to_make_one(
     text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     piped(monkeypatch, text)
     assert run("comment") == 1
     assert "VLLM_ANYWHERE_REPORT=json pulumi preview --json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_compare_fits_its_width_and_breaks_no_word(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    asked = ("--set", "usage.requests_per_day=1000", "--set", "placement.gdpr=true", "--platform", "runpod")
+    text = output(capsys, "compare", "--offline", *asked)
+    assert max(map(len, text.splitlines())) <= width
+    golden.check(f"compare/runpod-{width}.txt", text.rstrip("\n"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [(("--platform", "aws"), "there are gcp, modal, runpod, vastai"), (("--top", "0"), "no number of rows")],
+)
+def test_compare_refuses_a_platform_or_count_that_means_nothing(
+    argv: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("compare", "--offline", *argv) in (1, 2)
+    assert says in capsys.readouterr().err
+
+
+def test_an_offer_without_a_price_has_no_amount_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    offers = json.loads(output(capsys, "compare", "--offline", "--json"))["offers"]
+    unpriced = [o for o in offers if o["incomplete"]]
+    assert unpriced
+    assert all(o["monthly_usd"] is None and o["high"] is None for o in unpriced)

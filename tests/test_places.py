@@ -303,6 +303,7 @@ def test_every_suggestion_works(word: str) -> None:
         (offer("runpod", "EU-XX-1"), "EU-XX-1"),
         (offer("modal", "us"), "United States"),
         (offer("modal", "ap"), "Asia-Pacific"),
+        (offer("modal", "eu"), "passes large requests through the USA"),
     ],
 )
 def test_gdpr_refuses_what_is_not_a_data_centre_in_the_eea(refused: Offer, because: str) -> None:
@@ -321,7 +322,6 @@ def test_gdpr_refuses_what_is_not_a_data_centre_in_the_eea(refused: Offer, becau
         (offer("vastai", "Sweden, SE", "SE"), "Sweden"),
         (offer("vastai", "", "NO"), "Norway"),
         (offer("gcp", "europe-west4-a", "NL"), "Eemshaven, Netherlands (europe-west4-a)"),
-        (offer("modal", "eu"), "European Economic Area (eu)"),
         (offer("lambda", "europe-central-1"), "Germany (europe-central-1)"),
     ],
 )
@@ -335,7 +335,7 @@ def test_gdpr_keeps_a_data_centre_in_the_eea_and_says_where_and_why(kept: Offer,
 def test_gdpr_keeps_an_offer_without_a_place_only_when_all_it_is_pinned_to_is_in_the_eea() -> None:
     everywhere = offer("runpod")
     assert residence(everywhere, ["EU-RO-1", "EU-CZ-1"]).where == "Romania (EU-RO-1), Czechia (EU-CZ-1)"
-    assert residence(everywhere, ["eu"]).where == "Czechia, Denmark, France and 3 more"
+    assert residence(everywhere, ["eu"]).where == "Czechia, Denmark, France, Netherlands, Romania, Sweden"
     assert residence(everywhere, ["eu"]).allowed
     assert "[eu]" in residence(everywhere, []).why_not
     assert "United States" in residence(everywhere, ["eu", "us"]).why_not
@@ -364,16 +364,16 @@ def test_every_place_that_the_snapshot_prices_is_known_with_the_same_country() -
 
 def test_the_snapshot_has_offers_that_gdpr_keeps_on_every_platform() -> None:
     kept = {found.platform for found in snapshot_offers(snapshot()) if residence(found, ["eu"]).allowed}
-    assert kept >= {"runpod", "vastai", "gcp", "modal"}
+    assert kept == {"runpod", "vastai", "gcp"}
 
 
-def test_modals_promise_holds_only_when_pinned_and_says_what_passes_through_virginia() -> None:
+def test_modal_keeps_no_promise_of_the_gdpr_kind_and_says_what_passes_through_virginia() -> None:
     loose = residence(offer("modal"), ["eu"])
     assert not loose.allowed and "without a region" in loose.why_not
     assert preference("modal", "", "", ["eu"]) is None
     assert preference("modal", "", "", []) == 0
     pinned = residence(offer("modal", "eu"), ["eu"])
-    assert pinned.allowed
+    assert not pinned.allowed and "through the USA" in pinned.why_not
     assert "Virginia" in pinned.evidence and "routing_region" in pinned.evidence
     assert "Virginia" in residence(offer("modal", "eu", evidence="contract"), []).evidence
 

@@ -70,7 +70,7 @@ def test_the_same_data_is_there_for_programs() -> None:
     found = quote_on(*STACKS["runpod"])
     facts = plan_facts(view(found), found, RUNS)
     cost = facts["cost"]
-    assert cost["monthly_usd"] == str(sum(Decimal(line["monthly_usd"]) for line in cost["lines"]))
+    assert cost["monthly_usd"] == f"{sum(Decimal(line['ContractedCost']) for line in cost['lines']):.2f}"
     assert Decimal(facts["change"]["monthly_usd"]) == Decimal(cost["monthly_usd"]) - RUNS.monthly
     assert Decimal(cost["budget"]["left_usd"]) == 2000 - Decimal(cost["monthly_usd"])
     assert len(cost["alternatives"]) == 3
@@ -94,6 +94,7 @@ def test_an_undeclared_use_says_what_a_unit_costs_and_what_to_declare() -> None:
     assert "depends on usage" in text
     assert "$0.0002/s" in text
     assert "declare usage.requests_per_day" in text
+    assert "change     not known: it depends on usage" in text
 
 
 @pytest.mark.parametrize(

@@ -111,9 +111,9 @@ class RunPodAdapter:
         )
 
     def _complete(self, ask: Ask, offer: Offer, among: Sequence[Offer]) -> Offer:
-        """The offer with the volume's line, and with the range of prices that its workers' pools have."""
+        """The offer with the volume's line, and with the range of prices of the GPUs that will do."""
         rates = list(offer.rates)
-        if offer.kind == "serverless" and ask.spec.hardware.gpus:
+        if ask.spec.hardware.gpus:
             prices = [rate.unit_price for one in among for rate in one.rates[:1] if rate.unit_price is not None]
             if prices and min(prices) != max(prices):
                 rates[0] = replace(rates[0], lowest=min(prices), highest=max(prices))

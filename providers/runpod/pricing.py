@@ -30,7 +30,7 @@ _EVIDENCE: Mapping[str, str] = {"secure": "RunPod Secure Cloud", "community": "R
 
 def query(spec: DeploymentSpec, budget_s: float = market.LIVE_BUDGET_S) -> Market:
     """RunPod's offers: live within `budget_s` seconds, else dated, with a note that says so."""
-    return market.ask({"runpod": live}, spec, budget_s=budget_s, today=datetime.now(UTC).date())["runpod"]
+    return market.ask({"runpod": live}, spec, budget_s=budget_s)["runpod"]
 
 
 def live(spec: DeploymentSpec, seconds: float) -> Iterable[Offer]:

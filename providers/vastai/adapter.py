@@ -20,7 +20,6 @@ from providers.vastai.options import (
 from providers.vastai.pricing import VastMarket, evidence
 from providers.vastai.search import Wanted, best_per_machine, hourly_usd, misfits, ranked, search_text
 from serving.capabilities import BF16_SINCE
-from serving.cost import stopped_cost
 from serving.gpus import Gpu
 from serving.offers import Offer
 from serving.report import dollars
@@ -213,9 +212,6 @@ def _none_fits(ask: Ask, gpus: list[Gpu]) -> Reason:
 def _notes(ask: Ask, offer: Offer, wanted: Wanted, half: bool) -> list[str]:
     options, market, spec = _options(ask), _market(ask), ask.spec
     notes = [_price_note(ask, wanted)] if market.asks else []
-    idle = stopped_cost(spec, offer)
-    if idle:
-        notes.append(f"Stopped it still costs {dollars(idle)} a month for its disk; `pulumi destroy` ends that.")
     if spec.hardware.spot:
         after = "then on demand is rented" if options.fallback else "then `up` bids again or looks elsewhere"
         notes.append(f"Interruptible: a higher bid or an on-demand renter stops it; {after}.")

@@ -44,7 +44,7 @@ def query(spec: DeploymentSpec, budget_s: float = LIVE_BUDGET_S) -> VastMarket:
         asks = _asks(spec, model, seconds)
         return _offers(spec, asks, at.date())
 
-    market = ask({PLATFORM: remember}, spec, budget_s=budget_s, today=at.date())[PLATFORM]
+    market = ask({PLATFORM: remember}, spec, budget_s=budget_s)[PLATFORM]
     # The thread may answer after all, when the dated prices have been chosen already.
     answered = any(rate.source == "live" for offer in market.offers for rate in offer.rates)
     return VastMarket(market.offers, market.notes, asks if answered else (), at if answered else None, model)
