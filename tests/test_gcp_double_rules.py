@@ -237,6 +237,9 @@ def test_a_reservation_is_made_where_there_is_capacity_and_refused_with_google_s
         assert google.get("compute", "projects/shop-1/zones/europe-west4-b/reservations/vm")["name"] == "vm"
         with pytest.raises(HttpRefused, match="already exists"):
             google.call("POST", "compute", "projects/shop-1/zones/europe-west4-b/reservations", body)
+        assert [each.kind for each in cloud.all()] == ["Reservation"]
+        google.call("DELETE", "compute", "projects/shop-1/zones/europe-west4-b/reservations/vm")
+        assert cloud.all() == []
 
 
 def test_quotas_status_and_the_serial_port_are_read_over_http(cloud: Cloud) -> None:

@@ -103,6 +103,11 @@ def _reservation(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[
     return _there(cloud, at[0], "Reservation").outputs
 
 
+def _free(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str, Any]:
+    cloud.drop(_there(cloud, at[0], "Reservation"))
+    return {"name": "operation-free", "status": "DONE", "kind": "compute#operation"}
+
+
 def _instance(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str, Any]:
     found = _there(cloud, at[0], "Instance").outputs
     shown = ("name", "labels", "selfLink", "creationTimestamp", "machineType", "tags", "scheduling")
@@ -153,6 +158,7 @@ def _project(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str,
 _ROUTES = (
     (rf"(?P<path>{_ZONE}/reservations)", "POST", _reserve),
     (rf"{_ZONE}/reservations/[^/]+", "GET", _reservation),
+    (rf"{_ZONE}/reservations/[^/]+", "DELETE", _free),
     (rf"{_ZONE}/instances/[^/]+", "GET", _instance),
     (rf"(?P<path>{_ZONE}/instances/[^/]+)/serialPort", "GET", _serial),
     (r"(?P<path>projects/.+/instanceGroupManagers/[^/]+)/listManagedInstances", "POST", _managed),
@@ -176,6 +182,9 @@ def _there(cloud: Cloud, id: str, kind: str = "") -> Record:
 def _handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self._handle({})
+
+        def do_DELETE(self) -> None:
             self._handle({})
 
         def do_POST(self) -> None:
