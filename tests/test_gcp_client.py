@@ -185,17 +185,24 @@ class Zones:
     says: dict[str, str] = field(default_factory=dict)
     reserved: dict[str, dict[str, Any]] = field(default_factory=dict)
     orders: list[str] = field(default_factory=list)
+    bodies: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __call__(self, request: httpx.Request) -> Answer | httpx.Response:
         parts = request.url.path.split("/")
         zone, kind = parts[6], parts[7]
         if kind == "operations":
             errors = [{"code": "ZONE_RESOURCE_POOL_EXHAUSTED", "message": STOCKOUT}]
-            return 200, {"name": "op", "status": "DONE", **({"error": {"errors": errors}} if zone in self.says else {})}
+            failed = {"error": {"errors": errors}} if self.says.get(zone) == "sold out" else {}
+            return 200, {"name": "op", "status": "DONE", **failed}
         if request.method == "GET":
             found = zone in self.reserved if kind == "reservations" else False
             return (200, {"name": parts[8]}) if found else error(404, "The resource was not found")
+        if request.method == "DELETE":
+            if self.says.get(zone) == "kept":
+                return error(503, "try later")
+            return (200, {"name": "op", "status": "DONE"}) if self.reserved.pop(zone, None) else error(404, "not found")
         self.orders.append(zone)
+        self.bodies[zone] = json.loads(request.content)
         if zone in self.reserved:
             return error(409, "The resource already exists")
         match self.says.get(zone):
@@ -204,14 +211,14 @@ class Zones:
             case "forbidden":
                 return error(403, "Required 'compute.reservations.create' permission for 'projects/shop'")
             case "lost":
-                self.reserved[zone] = json.loads(request.content)
+                self.reserved[zone] = self.bodies[zone]
                 raise httpx.ReadTimeout("")
             case "dead":
                 raise httpx.ConnectError("")
             case "sold out":
                 return 200, {"name": "op", "status": "RUNNING"}
             case _:
-                self.reserved[zone] = json.loads(request.content)
+                self.reserved[zone] = self.bodies[zone]
                 return 200, {"name": "op", "status": "RUNNING"}
 
 
@@ -243,24 +250,48 @@ def search(zones: Zones, wanted: ZoneInputs = WANTED) -> ZoneOutputs:
     return Zone().search(Shown().context(), wanted, google(zones))
 
 
+def found(zone: str, asked: bool = True) -> ZoneOutputs:
+    return ZoneOutputs(zone=zone, project="shop", asked=asked)
+
+
 def test_the_first_zone_with_capacity_is_taken_and_no_other_is_asked() -> None:
     zones = Zones()
-    assert search(zones) == ZoneOutputs(zone="europe-west4-a", reserved=True)
+    assert search(zones) == found("europe-west4-a")
     assert zones.orders == ["europe-west4-a"]
 
 
 def test_two_sold_out_zones_and_then_one_that_is_not() -> None:
     zones = Zones({"europe-west4-a": "sold out", "europe-west4-b": "sold out"})
-    assert search(zones) == ZoneOutputs(zone="europe-west4-c", reserved=True)
-    assert list(zones.reserved) == ["europe-west4-c"]
+    assert search(zones) == found("europe-west4-c")
+    assert zones.orders == WANTED.zones
 
 
-def test_what_is_reserved_is_one_such_machine_and_ends_by_itself() -> None:
+def test_what_is_reserved_is_given_back_at_once() -> None:
+    for says in ({}, {"europe-west4-a": "sold out"}, {"europe-west4-a": "lost"}):
+        zones = Zones(says)
+        search(zones)
+        assert zones.reserved == {}
+
+
+def test_what_can_not_be_given_back_is_told_and_ends_by_itself() -> None:
+    zones, shown = Zones({"europe-west4-a": "kept"}), Shown()
+    assert Zone().search(shown.context(), WANTED, google(zones)) == found("europe-west4-a")
+    assert "stays for two hours at most" in shown.lines[-1]
+    assert zones.bodies["europe-west4-a"]["deleteAfterDuration"] == {"seconds": "900"}
+
+
+def test_destroy_gives_back_what_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    zones = Zones({}, {"europe-west4-a": {}})
+    monkeypatch.setattr("providers.gcp.client.connect", lambda: google(zones))
+    Zone().delete(Shown().context(), WANTED.slug, found("europe-west4-a"))
+    assert zones.reserved == {}
+
+
+def test_what_is_reserved_is_one_such_machine_that_any_vm_may_take() -> None:
     zones = Zones()
     search(zones)
-    order = zones.reserved["europe-west4-a"]
+    order = zones.bodies["europe-west4-a"]
     assert order["name"] == WANTED.slug
-    assert order["deleteAfterDuration"] == {"seconds": "900"}
     # A VM takes what it did not name only from a reservation that is open to all.
     assert order["specificReservationRequired"] is False
     assert order["specificReservation"] == {
@@ -289,30 +320,29 @@ def test_a_quota_ends_the_search_because_no_zone_of_the_region_has_another() -> 
 
 @pytest.mark.parametrize("fault", ["forbidden", "dead"])
 def test_who_may_not_reserve_still_gets_the_first_zone(fault: str) -> None:
-    assert search(Zones({"europe-west4-a": fault})) == ZoneOutputs(zone="europe-west4-a", reserved=False)
+    assert search(Zones({"europe-west4-a": fault})) == found("europe-west4-a", asked=False)
 
 
 def test_a_lost_answer_is_looked_up_and_not_ordered_twice() -> None:
     zones = Zones({"europe-west4-a": "lost"})
-    assert search(zones) == ZoneOutputs(zone="europe-west4-a", reserved=True)
+    assert search(zones) == found("europe-west4-a")
     assert zones.orders == ["europe-west4-a"]
 
 
 def test_what_an_interrupted_run_reserved_is_taken_over() -> None:
-    zones = Zones()
-    search(zones)
-    assert search(zones) == ZoneOutputs(zone="europe-west4-a", reserved=True)
-    assert len(zones.reserved) == 1
+    zones = Zones({}, {"europe-west4-a": {}})
+    assert search(zones) == found("europe-west4-a")
+    assert zones.reserved == {}
 
 
 def test_without_credentials_the_first_zone_is_taken() -> None:
-    assert Zone().search(Shown().context(), WANTED, None) == ZoneOutputs(zone="europe-west4-a", reserved=False)
+    assert Zone().search(Shown().context(), WANTED, None) == found("europe-west4-a", asked=False)
 
 
 def test_another_order_of_zones_moves_no_vm(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Zones()
     monkeypatch.setattr("providers.gcp.client.connect", lambda: google(asked))
-    outputs = ZoneOutputs(zone="europe-west4-b", reserved=True)
+    outputs = found("europe-west4-b")
     other = WANTED.model_copy(update={"zones": ["europe-west4-c", "europe-west4-b"]})
     assert Zone().update(Shown().context(), "id", outputs, WANTED, other).outputs == outputs
     assert asked.orders == []
@@ -321,9 +351,9 @@ def test_another_order_of_zones_moves_no_vm(monkeypatch: pytest.MonkeyPatch) -> 
 def test_refresh_tells_that_the_vm_is_gone_and_up_looks_for_a_zone_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Zones()
     monkeypatch.setattr("providers.gcp.client.connect", lambda: google(asked))
-    outputs = ZoneOutputs(zone="europe-west4-b", reserved=True)
-    found = Zone().read(Shown().context(), "id", WANTED, outputs)
-    assert found is not None
-    assert found.inputs.status == "free"
-    again = Zone().update(Shown().context(), "id", outputs, found.inputs, WANTED)
+    outputs = found("europe-west4-b")
+    seen = Zone().read(Shown().context(), "id", WANTED, outputs)
+    assert seen is not None
+    assert seen.inputs.status == "free"
+    again = Zone().update(Shown().context(), "id", outputs, seen.inputs, WANTED)
     assert again.outputs.zone == "europe-west4-a"

@@ -154,6 +154,9 @@ def reservations(project: Project, cloud: Cloud) -> Iterator[list[str]]:
                 200, {"name": "op", "status": "DONE", **({"error": {"errors": errors}} if errors else {})}
             )
 
+        def do_DELETE(self) -> None:
+            self._answer(200, {"name": "op", "status": "DONE"})
+
         def _answer(self, status: int, body: object) -> None:
             self.send_response(status)
             self.end_headers()

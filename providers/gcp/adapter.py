@@ -225,7 +225,7 @@ def _zone_notes(spec: DeploymentSpec, options: GcpOptions, choice: Choice) -> It
     if options.ha == "mig":
         yield f"Google chooses among {listed}, now and whenever the VM is lost."
     elif searches_zones(spec, options, choice):
-        yield f"The first of {listed} with capacity is taken; it is reserved meanwhile, for 15 minutes at most."
+        yield f"The first of {listed} with capacity is taken: `up` reserves one such machine there, for some seconds."
     elif len(choice.zones) > 1:
         yield f"In {choice.zones[0]}; when that is sold out, another order of vllm-anywhere:gcp.zones may do."
 

@@ -61,8 +61,8 @@ class GcpOptions(Part):
     )
     find_zone: bool = Field(
         default=True,
-        description="With several zones: before the VM is made, reserve one for 15 minutes in the first zone that has "
-        "capacity. Needs credentials; spot capacity can't be reserved.",
+        description="With several zones: before the VM is made, find the first with capacity by reserving one machine "
+        "for some seconds. Needs credentials; spot capacity can't be reserved.",
     )
     image: str = Field(
         default=IMAGE,

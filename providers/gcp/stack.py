@@ -343,7 +343,7 @@ class _Maker:
             "slug": SLUG,
             "project": Ref("identity", "project"),
         }
-        # Last, so that what is reserved waits for nothing but the VM.
+        # Last, so that the VM follows at once.
         return [Declaration("zone", "vllm-anywhere:gcp:Zone", inputs, depends_on=self._before_server())]
 
     def _gcp(

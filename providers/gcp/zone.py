@@ -1,10 +1,10 @@
-"""`vllm-anywhere:gcp:Zone`: the first of the wanted zones that has capacity now, held until the VM is there.
+"""`vllm-anywhere:gcp:Zone`: the first of the wanted zones that has capacity now.
 
 Pulumi creates a resource with the inputs that it was registered with; so a VM that meets a sold-out zone fails the
-whole `up`. The one question whose answer counts is an order: a reservation of one such machine is made where there is
-capacity and refused where there is none, at the VM's own price, and a VM that takes it costs nothing beside it
-(https://cloud.google.com/compute/docs/instances/reservations-overview). Google deletes it after 15 minutes, whatever
-becomes of us; the VM stays. Spot capacity can't be reserved.
+whole `up`. The one question whose answer counts is an order: a reservation of one such machine is granted where there
+is capacity and refused where there is none (https://cloud.google.com/compute/docs/instances/reservations-overview).
+It is given back at once, at the VM's own price for the seconds that it stood: held any longer it might take the quota
+of one GPU that the VM needs. Somebody else may take the place in those seconds. Spot capacity can't be reserved.
 
 Only emulated: no reservation was ever made by this code on Google Cloud.
 """
@@ -20,7 +20,9 @@ from providers.base import NoCapacity, PlatformError
 from providers.gcp.errors import refusal
 from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties
 
-HOLD_S = 900
+FORGOTTEN_S = 900
+"""After that Google deletes what we could not, within two hours."""
+GIVE_BACK_TRIES = 3
 OPERATION_S = 120.0
 PAUSE_S = 2.0
 
@@ -41,14 +43,15 @@ class ZoneOutputs(Properties):
     """What was found."""
 
     zone: str = Field(description="The zone.")
-    reserved: bool = Field(description="Whether capacity was reserved there, for 15 minutes at most.")
+    project: str = Field(description="Project id.")
+    asked: bool = Field(description="Whether Google granted a reservation there; False took the zone unasked.")
 
 
 class Zone(NativeResource[ZoneInputs, ZoneOutputs]):
     """A zone with capacity. It is looked for again when the VM is gone or another machine is wanted."""
 
     token: ClassVar[str] = "vllm-anywhere:gcp:Zone"
-    doc: ClassVar[str] = "The first zone that has capacity, reserved until the VM takes it."
+    doc: ClassVar[str] = "The first zone that has capacity."
     inputs = ZoneInputs
     outputs = ZoneOutputs
 
@@ -78,7 +81,9 @@ class Zone(NativeResource[ZoneInputs, ZoneOutputs]):
         return self.create(context, new)
 
     def delete(self, context: Context, id: str, outputs: ZoneOutputs) -> None:
-        """What is still reserved ends by itself; the VM's own deletion is not ours to wait for."""
+        """Give back what an interrupted search may have left."""
+        if (google := _connect(context)) is not None:
+            _give_back(context, google, f"projects/{outputs.project}/zones/{outputs.zone}", id)
 
     def search(self, context: Context, inputs: ZoneInputs, google: Any | None) -> ZoneOutputs:
         """The first zone with capacity; without a way to ask, the first.
@@ -88,22 +93,20 @@ class Zone(NativeResource[ZoneInputs, ZoneOutputs]):
             PlatformError: a quota or another refusal that no other zone would change.
         """
         if google is None:
-            return ZoneOutputs(zone=inputs.zones[0], reserved=False)
-        sold_out: list[str] = []
+            return ZoneOutputs(zone=inputs.zones[0], project=inputs.project, asked=False)
         for zone in inputs.zones:
             context.progress(f"asking for {inputs.machine_type} in {zone}")
             problem = _reserve(context, google, inputs, zone)
             if not problem:
-                return ZoneOutputs(zone=zone, reserved=True)
+                _give_back(context, google, _at(inputs, zone), inputs.slug)
+                return ZoneOutputs(zone=zone, project=inputs.project, asked=True)
             known = refusal(problem)
-            if known and known.another_zone:
-                sold_out.append(zone)
-            elif known and known.kind.startswith("quota"):
+            if known and known.kind.startswith("quota"):
                 raise PlatformError(f"{problem}\n{known.advice}")
-            else:
+            if not (known and known.another_zone):
                 # Whether reservations are allowed here is not what was asked; the VM itself may be.
                 context.progress(f"nothing can be reserved in {zone}, so it is tried as it is: {problem}")
-                return ZoneOutputs(zone=zone, reserved=False)
+                return ZoneOutputs(zone=zone, project=inputs.project, asked=False)
         raise NoCapacity(_none(inputs.zones))
 
 
@@ -161,7 +164,7 @@ def _reserve(context: Context, google: Any, inputs: ZoneInputs, zone: str) -> st
                 **({"guestAccelerators": gpus} if inputs.accelerator else {}),
             },
         },
-        "deleteAfterDuration": {"seconds": str(HOLD_S)},
+        "deleteAfterDuration": {"seconds": str(FORGOTTEN_S)},
     }
     from providers.gcp.client import Refused
 
@@ -174,6 +177,29 @@ def _reserve(context: Context, google: Any, inputs: ZoneInputs, zone: str) -> st
         # The answer is lost, not the order: what there is says what became of it.
         problem = "" if _there(google, f"{at}/reservations/{inputs.slug}") else str(error)
     return problem
+
+
+def _give_back(context: Context, google: Any, at: str, name: str) -> None:
+    """Delete a reservation; what is gone already is success."""
+    from providers.gcp.client import Refused
+
+    problem = ""
+    for _ in range(GIVE_BACK_TRIES):
+        try:
+            problem = _done(context, google, at, google.call("DELETE", "compute", f"{at}/reservations/{name}"))
+        except Refused as error:
+            if error.status == 404:
+                return
+            problem = error.text
+            if error.status < 500:
+                break
+        except PlatformError as error:
+            problem = str(error)
+        if not problem:
+            return
+        context.wait(PAUSE_S)
+    # The VM takes what is reserved, and pays once.
+    context.progress(f"the reservation {at}/reservations/{name} stays for two hours at most: {problem}")
 
 
 def _done(context: Context, google: Any, at: str, operation: Mapping[str, Any]) -> str:
