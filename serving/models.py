@@ -200,13 +200,7 @@ def parse_config(name: str, config: Mapping[str, Any]) -> Model:
         caveats.append("its vision or audio tower is not counted")
     architecture = str((config.get("architectures") or [""])[0])
     _refuse_what_is_no_attention_decoder(name, text)
-    absent = [
-        key
-        for key in ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size", "max_position_embeddings")
-        if not isinstance(text.get(key), int)
-    ]
-    if absent:
-        raise UnsupportedModel(f"the config of `{name}` has no {', '.join(f'`{key}`' for key in absent)}")
+    _refuse_impossible_shapes(name, text)
     heads, hidden = int(text["num_attention_heads"]), int(text["hidden_size"])
     layers = int(text["num_hidden_layers"])
     latent = int(text.get("kv_lora_rank") or 0)
@@ -224,6 +218,10 @@ def parse_config(name: str, config: Mapping[str, Any]) -> Model:
     shared = int(text.get("shared_expert_intermediate_size") or 0)
     shared = shared or int(text.get("n_shared_experts") or 0) * expert_ffn
     dense_layers = int(text.get("first_k_dense_replace") or 0) or len(text.get("mlp_only_layers") or ())
+    if dense_layers > layers or not head_dim:
+        raise UnsupportedModel(
+            f"the config of `{name}` has {dense_layers} dense of {layers} layers, {head_dim} wide heads"
+        )
     kind = str(text.get("model_type", ""))
     found = Model(
         name=name,
@@ -254,6 +252,46 @@ def parse_config(name: str, config: Mapping[str, Any]) -> Model:
         caveats=tuple(caveats),
     )
     return _with_quantization(found, config.get("quantization_config") or text.get("quantization_config"))
+
+
+_NEEDED = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size", "max_position_embeddings")
+
+_POSITIVE = ("num_key_value_heads", "head_dim", "intermediate_size", "moe_intermediate_size")
+"""Above 0 where they are given at all."""
+
+_NOT_NEGATIVE = (
+    "kv_lora_rank",
+    "q_lora_rank",
+    "qk_rope_head_dim",
+    "qk_nope_head_dim",
+    "v_head_dim",
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+    "num_experts_per_tok",
+    "shared_expert_intermediate_size",
+    "n_shared_experts",
+    "first_k_dense_replace",
+    "sliding_window",
+)
+
+
+def _refuse_impossible_shapes(name: str, text: Mapping[str, Any]) -> None:
+    absent = [key for key in _NEEDED if text.get(key) is None]
+    if absent:
+        raise UnsupportedModel(f"the config of `{name}` has no {', '.join(f'`{key}`' for key in absent)}")
+    for least, keys in ((1, (*_NEEDED, *_POSITIVE)), (0, _NOT_NEGATIVE)):
+        for key in keys:
+            value = text.get(key)
+            if value is not None and (type(value) is not int or value < least):
+                works = "a whole number above 0" if least else "a whole number that is not negative"
+                raise UnsupportedModel(f"the config of `{name}` has `{key}`: {value!r}, where {works} works")
+    heads, kv_heads = text["num_attention_heads"], text.get("num_key_value_heads") or text["num_attention_heads"]
+    if kv_heads > heads or (text.get("head_dim") is None and text["hidden_size"] < heads):
+        raise UnsupportedModel(
+            f"the config of `{name}` has {heads} attention heads for {kv_heads} key-value heads and a hidden size of "
+            f"{text['hidden_size']}, which no decoder has"
+        )
 
 
 def _refuse_what_is_no_attention_decoder(name: str, text: Mapping[str, Any]) -> None:
@@ -300,6 +338,8 @@ def _with_quantization(found: Model, raw: object) -> Model:
         bits, group = (4, 16) if "FP4" in str(settings.get("quant_algo", "")).upper() else (8, 0)
     elif method == "mxfp4":
         bits, group = 4, 32
+    if not 0 <= bits <= 16:
+        raise UnsupportedModel(f"the config of `{found.name}` has quantised weights of {bits:g} bits")
     return replace(found, quantization=method, bits=bits or (8 if "fp8" in method else 4), group=max(group, 0))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serving.models import (
     Model,
@@ -134,6 +136,45 @@ def test_yarn_stretches_the_context() -> None:
 def test_what_cannot_be_told_is_refused_with_the_reason(change: dict[str, Any], words: str) -> None:
     with pytest.raises(UnsupportedModel, match=words):
         parse_config("x/y", {**QWEN3_4B, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_attention_heads": 0}, "`num_attention_heads`: 0, where a whole number above 0"),
+        ({"vocab_size": -5}, "`vocab_size`: -5"),
+        ({"num_hidden_layers": True}, "`num_hidden_layers`: True"),
+        ({"hidden_size": 2560.0}, r"`hidden_size`: 2560\.0"),
+        ({"max_position_embeddings": "40960"}, "`max_position_embeddings`: '40960'"),
+        ({"num_key_value_heads": 0}, "`num_key_value_heads`: 0"),
+        ({"head_dim": -128}, "`head_dim`: -128"),
+        ({"intermediate_size": 0}, "`intermediate_size`: 0"),
+        ({"num_experts": -8}, "`num_experts`: -8, where a whole number that is not negative"),
+        ({"num_key_value_heads": 64}, "32 attention heads for 64 key-value heads"),
+        ({"hidden_size": 16, "head_dim": None}, "a hidden size of 16"),
+        ({"first_k_dense_replace": 99}, "99 dense of 36 layers"),
+        ({"kv_lora_rank": 512}, "0 wide heads"),
+        ({"quantization_config": {"quant_method": "awq", "bits": -4}}, "-4 bits"),
+    ],
+    ids=str,
+)
+def test_a_shape_that_no_decoder_has_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(UnsupportedModel, match=words):
+        parse_config("x/y", {**QWEN3_4B, **change})
+
+
+@given(
+    st.sampled_from(sorted(key for key, value in QWEN3_4B.items() if type(value) is int)),
+    st.one_of(st.integers(-3, 3), st.floats(), st.text(max_size=3), st.none(), st.lists(st.integers(), max_size=2)),
+)
+def test_a_config_is_read_or_refused_and_never_fails_otherwise(key: str, value: object) -> None:
+    try:
+        parsed = parse_config("x/y", {**QWEN3_4B, key: value})
+    except UnsupportedModel as error:
+        assert "x/y" in str(error)
+    else:
+        assert parsed.kv_bytes_per_token(2) > 0
+        assert parsed.count_parameters() > 0
 
 
 def test_names_are_found_in_any_case_and_misses_are_answered_with_near_names() -> None:
