@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from engine import Project
 
-from ops.comment import markdown, report_in
+from ops.comment import Message, markdown, report_in
 
 pytestmark = pytest.mark.engine
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.engine
 def as_data(project: Project) -> tuple[dict[str, Any], dict[str, Any]]:
     """A preview for programs, and the report in it."""
     preview = json.loads(project.preview("--json", VLLM_ANYWHERE_REPORT="json"))
-    report = report_in(preview["diagnostics"])
+    report = report_in([Message.model_validate(one) for one in preview["diagnostics"]])
     assert report
     return preview, report
 
