@@ -56,13 +56,13 @@ class Money(_Json):
         return self.units + Decimal(self.nanos) / 10**9
 
 
-class Tier_(_Json):  # noqa: N801 - `Tier` is a kind of host here
+class RateTier(_Json):
     unit_price: Money
 
 
 class Expression(_Json):
     usage_unit: str = ""
-    tiered_rates: tuple[Tier_, ...] = ()
+    tiered_rates: tuple[RateTier, ...] = ()
 
 
 class Pricing(_Json):
