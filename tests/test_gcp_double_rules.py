@@ -259,6 +259,23 @@ def test_quotas_status_and_the_serial_port_are_read_over_http(cloud: Cloud) -> N
             google.get("compute", f"{VM}-2")
 
 
+def test_what_checks_and_lists_ask_is_answered_from_the_same_cloud(cloud: Cloud) -> None:
+    cloud.fail(disabled_apis=["secretmanager.googleapis.com"])
+    make(cloud, "Instance", machine(labels={"managed-by": "vllm-anywhere"}))
+    make(cloud, "Instance", machine(name="other"))
+    with Rest(cloud) as rest:
+        google = Google(Identity("a-token-for-tests", "shop-1"), environ=rest.environ)
+        only = {"filter": "labels.managed-by=vllm-anywhere"}
+        found = dict(google.pages("projects/shop-1/aggregated/instances", **only))
+        assert [each["name"] for each in found["zones/europe-west4-a"]["instances"]] == ["vm"]
+        gpus = dict(google.pages("projects/shop-1/aggregated/acceleratorTypes", filter="name=nvidia-l4"))
+        assert "zones/europe-west6-b" in gpus and "zones/europe-central2-b" not in gpus
+        assert google.get("compute", f"{IMAGES}/family/{FAMILY}")["name"] == f"{FAMILY}-v20260225"
+        assert google.get("billing", "projects/shop-1/billingInfo")["billingEnabled"] is True
+        state = google.get("serviceusage", "projects/shop-1/services/secretmanager.googleapis.com")["state"]
+        assert state == "DISABLED"
+
+
 def test_a_group_makes_its_machine_once_the_address_is_free(cloud: Cloud) -> None:
     address = make(cloud, "Address", {"name": "ip", "region": "europe-west4"}).outputs["address"]
     interfaces = [{"network": "default", "accessConfigs": [{"natIp": address}]}]

@@ -1,4 +1,4 @@
-"""Compute Engine's HTTP API on the same cloud, as far as the project asks it itself: capacity, quotas, logs, groups.
+"""Google's HTTP APIs on the same cloud, as far as the project asks them itself: capacity, quotas, logs, checks.
 
 `with Rest(cloud) as rest:` serves on loopback; `rest.environ` sends a program there, with credentials that pass.
 """
@@ -10,8 +10,9 @@ import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
-from tests.doubles.gcp import answers, capacity, groups
+from tests.doubles.gcp import answers, capacity, groups, machines
 from tests.doubles.gcp.cloud import Cloud, Record
 from tests.doubles.gcp.kinds import short
 from tests.doubles.gcp.plain import API
@@ -48,30 +49,34 @@ class Rest:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What sends a client of Compute Engine here."""
+        """What sends a client of Google's here."""
+        base = f"http://127.0.0.1:{self._server.server_port}"
         return {
-            "GOOGLE_COMPUTE_CUSTOM_ENDPOINT": f"http://127.0.0.1:{self._server.server_port}/compute/v1/",
+            "GOOGLE_COMPUTE_CUSTOM_ENDPOINT": f"{base}/compute/v1/",
+            "GOOGLE_SERVICE_USAGE_CUSTOM_ENDPOINT": f"{base}/serviceusage/v1/",
+            "GOOGLE_CLOUD_BILLING_CUSTOM_ENDPOINT": f"{base}/billing/v1/",
             "GOOGLE_OAUTH_ACCESS_TOKEN": _TOKEN,
         }
 
 
 def answer(cloud: Cloud, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """One call's answer.
+    """One call's answer. `path` begins with the service; `body` is the query of a GET.
 
     Raises:
         Refusal: Google refuses.
     """
     for pattern, wanted, handle in _ROUTES:
-        if method == wanted and (found := re.fullmatch(pattern, path)):
-            _admit(cloud, path)
+        service, _, below = path.partition("/v1/")
+        if method == wanted and (found := re.fullmatch(pattern, below)):
+            _admit(cloud, service, below)
             return handle(cloud, found, body)
     raise Refusal(404, f"the double knows no {method} {path}")
 
 
-def _admit(cloud: Cloud, path: str) -> None:
+def _admit(cloud: Cloud, service: str, path: str) -> None:
     project = path.split("/")[1]
     faults = cloud.faults()
-    if answers.COMPUTE in faults.disabled_apis:
+    if service == "compute" and answers.COMPUTE in faults.disabled_apis:
         said = answers.api_disabled(answers.COMPUTE, project, cloud.number(project))
         raise Refusal(403, said.removeprefix("googleapi: Error 403: ").split("\nDetails")[0])
 
@@ -155,7 +160,53 @@ def _project(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str,
     return {"name": short(at[0]), "quotas": [_quota("GPUS_ALL_REGIONS", limit, capacity.used(cloud, ""))]}
 
 
+def _labelled(cloud: Cloud, at: re.Match[str], query: dict[str, Any]) -> dict[str, Any]:
+    key, _, value = str(query.get("filter", "")).removeprefix("labels.").partition("=")
+    scopes: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for record in cloud.all({"instances": "Instance", "addresses": "Address"}[at["kind"]]):
+        labels = record.outputs["effectiveLabels"]
+        if not key or labels.get(key) == value:
+            scope = "/".join(record.id.split("/")[2:4])
+            status = record.outputs.get("currentStatus", "RESERVED")
+            one = {"name": record.name, "selfLink": record.outputs["selfLink"], "labels": labels, "status": status}
+            scopes.setdefault(scope, {}).setdefault(at["kind"], []).append(one)
+    return {"items": scopes}
+
+
+def _accelerators(cloud: Cloud, at: re.Match[str], query: dict[str, Any]) -> dict[str, Any]:
+    wanted = str(query.get("filter", "")).removeprefix("name=")
+    found = {gpu: zones for gpu, zones in capacity.ZONES.items() if wanted in ("", gpu)}
+    zones = sorted({zone for each in found.values() for zone in each})
+    return {
+        "items": {
+            f"zones/{zone}": {"acceleratorTypes": [{"name": gpu} for gpu, each in found.items() if zone in each]}
+            for zone in zones
+        }
+    }
+
+
+def _image(cloud: Cloud, at: re.Match[str], query: dict[str, Any]) -> dict[str, Any]:
+    image = machines.resolved(at[0], "")
+    if not image:
+        raise Refusal(404, f"The resource '{at[0]}' was not found")
+    return {"name": short(image), "status": "READY", "selfLink": f"{API}{image}"}
+
+
+def _service(cloud: Cloud, at: re.Match[str], query: dict[str, Any]) -> dict[str, Any]:
+    off = at["service"] in cloud.faults().disabled_apis
+    return {"name": at[0], "state": "DISABLED" if off else "ENABLED"}
+
+
+def _billing(cloud: Cloud, at: re.Match[str], query: dict[str, Any]) -> dict[str, Any]:
+    return {"name": at[0], "billingEnabled": not cloud.faults().billing_disabled}
+
+
 _ROUTES = (
+    (r"projects/[^/]+/aggregated/(?P<kind>instances|addresses)", "GET", _labelled),
+    (r"projects/[^/]+/aggregated/acceleratorTypes", "GET", _accelerators),
+    (r"projects/[^/]+/global/images/.+", "GET", _image),
+    (r"projects/[^/]+/services/(?P<service>[^/]+)", "GET", _service),
+    (r"projects/[^/]+/billingInfo", "GET", _billing),
     (rf"(?P<path>{_ZONE}/reservations)", "POST", _reserve),
     (rf"{_ZONE}/reservations/[^/]+", "GET", _reservation),
     (rf"{_ZONE}/reservations/[^/]+", "DELETE", _free),
@@ -182,7 +233,7 @@ def _there(cloud: Cloud, id: str, kind: str = "") -> Record:
 def _handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._handle({})
+            self._handle(dict(parse_qsl(urlsplit(self.path).query)))
 
         def do_DELETE(self) -> None:
             self._handle({})
@@ -192,7 +243,7 @@ def _handler(cloud: Cloud) -> type[BaseHTTPRequestHandler]:
             self._handle(json.loads(data) if data not in (b"", b"null") else {})
 
         def _handle(self, body: dict[str, Any]) -> None:
-            path = self.path.removeprefix("/compute/v1/").split("?")[0]
+            path = urlsplit(self.path).path.lstrip("/")
             status, said = 200, {}
             if self.headers.get("Authorization") != f"Bearer {_TOKEN}":
                 status, said = 401, _error(401, "Invalid Credentials")
