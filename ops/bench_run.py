@@ -77,10 +77,13 @@ class _PreciseSelector(selectors.DefaultSelector):
     """epoll waits whole milliseconds, rounded up; select on its descriptor waits as long as it is told."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is not None and timeout > 0:
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)
+        ready = super().select(0)
+        if not ready:
             select.select((self.fileno(),), (), (), timeout)
-            timeout = 0
-        return super().select(timeout)
+            ready = super().select(0)
+        return ready
 
 
 def precise_loop() -> asyncio.AbstractEventLoop:
