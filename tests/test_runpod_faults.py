@@ -22,11 +22,11 @@ from providers.base import PlatformError
 from providers.native import Labelled, NativeResource
 from providers.runpod import endpoints, pods, vault, volumes, weights
 from providers.runpod.client import RunPod, urls_from
-from providers.runpod.endpoints import EndpointInputs, EndpointResource
-from providers.runpod.pods import PodInputs, PodResource
-from providers.runpod.vault import SecretInputs, SecretResource
-from providers.runpod.volumes import RegistryInputs, RegistryResource, VolumeInputs, VolumeResource
-from providers.runpod.weights import WeightsInputs, WeightsResource
+from providers.runpod.endpoints import EndpointResource
+from providers.runpod.pods import PodResource
+from providers.runpod.vault import SecretResource
+from providers.runpod.volumes import RegistryResource, VolumeInputs, VolumeResource
+from providers.runpod.weights import WeightsResource
 
 PLACE = "EU-RO-1"
 SHELVES = ("pods", "endpoints", "volumes", "registries", "secrets")
