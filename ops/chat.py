@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from ops.client import ChatClient, Message, Usage
-from ops.stack import Stack
+from ops.stack import OpsError, Stack, read_stack, stack_options
+
+
+def add_chat(commands: Any) -> None:
+    """The command's options."""
+    parser = commands.add_parser("chat", parents=[stack_options()], help=__doc__)
+    parser.add_argument("question", nargs="*", help="the question; without one, a conversation (or all of stdin)")
+    parser.add_argument("--system", default="", help="a system prompt")
+    parser.add_argument("--max-tokens", type=int, help="longest answer, in tokens")
+    parser.add_argument("--temperature", type=float, help="0 always gives the same answer")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    question = " ".join(args.question)
+    if not question and not sys.stdin.isatty():
+        question = sys.stdin.read().strip()
+        if not question:
+            raise OpsError('nothing was asked: vllm-anywhere chat "your question"')
+    chat(
+        read_stack(args.stack),
+        question,
+        system=args.system,
+        max_tokens=args.max_tokens,
+        temperature=args.temperature,
+        as_json=args.json,
+    )
+    return 0
 
 
 def chat(

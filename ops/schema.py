@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from providers.base import load_adapter, platform_names
 from serving.spec import spec_schema
 
 _FOR_TESTS = "fake"
+
+
+def add_schema(commands: Any) -> None:
+    """The command's options."""
+    parser = commands.add_parser("schema", help=__doc__)
+    parser.set_defaults(run=lambda _: print(json.dumps(stack_file_schema(), indent=2)))  # pyright: ignore
 
 
 def stack_file_schema() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -64,6 +65,14 @@ def read_stack(name: str, run: Run | None = None) -> Stack:
         raise OpsError(
             f"nothing answers in stack {name} yet (no output {missing}); `pulumi up -s {name}` deploys it"
         ) from None
+
+
+def stack_options() -> argparse.ArgumentParser:
+    """`-s` and `--json`, for commands about one deployed stack."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("-s", "--stack", default="local", help="the Pulumi stack (default: local)")
+    options.add_argument("--json", action="store_true", help="one JSON object per answer, for programs")
+    return options
 
 
 def pulumi_command(args: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

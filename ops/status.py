@@ -1,4 +1,4 @@
-"""`vllm-anywhere status` and `hello`: what a stack serves, whether it answers now, and how to use it."""
+"""`vllm-anywhere status`: what a stack serves, and whether it answers now."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ops.client import ChatClient, Health
-from ops.stack import Stack
+from ops.stack import Stack, read_stack, stack_options
+
+
+def add_status(commands: Any) -> None:
+    """The command's options."""
+    parser = commands.add_parser("status", parents=[stack_options()], help=__doc__)
+    parser.set_defaults(run=lambda args: status(read_stack(args.stack), as_json=args.json))  # pyright: ignore
 
 
 def status(
@@ -51,46 +57,6 @@ def status_facts(stack: Stack, health: Health, now: datetime) -> dict[str, Any]:
         "hourly_usd": stack.cost.get("hourly_usd"),
         "monthly_usd": stack.cost.get("monthly_usd"),
     }
-
-
-def hello(stack: Stack, out: TextIO = sys.stdout) -> None:
-    """How to use what has just been deployed, to be copied and pasted. The key itself is not shown."""
-    ca = _CA.format(stack=stack.name) if stack.ca_pem else ""
-    print(_HELLO.format(ca=ca, stack=stack.name, endpoint=stack.endpoint, model=stack.model), file=out)
-
-
-_HELLO = """
-endpoint  {endpoint}
-model     {model}
-key       pulumi stack output api_key --show-secrets -s {stack}
-
-To copy and paste, after `source tools/env.sh` (once per shell):
-
-vllm-anywhere chat -s {stack} "What is the capital of France?"
-
-export OPENAI_BASE_URL={endpoint}
-export OPENAI_API_KEY=$(pulumi stack output api_key --show-secrets -s {stack})
-{ca}curl -s $OPENAI_BASE_URL/chat/completions -H "Authorization: Bearer $OPENAI_API_KEY" \\
-  -H "Content-Type: application/json" \\
-  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Say hello."}}]}}'
-
-python - <<'PY'
-from openai import OpenAI
-answer = OpenAI().chat.completions.create(
-    model="{model}",
-    messages=[{{"role": "user", "content": "What is the capital of France?"}}],
-    stream=True,
-)
-for chunk in answer:
-    print(chunk.choices[0].delta.content or "" if chunk.choices else "", end="", flush=True)
-print()
-PY
-"""
-
-
-_CA = """pulumi stack output ca_pem -s {stack} > ca.pem     # the server's own CA; no other is trusted
-export SSL_CERT_FILE=$PWD/ca.pem CURL_CA_BUNDLE=$PWD/ca.pem
-"""
 
 
 def _show(facts: dict[str, Any], out: TextIO) -> None:

@@ -14,8 +14,9 @@ import pytest
 from ops import cli
 from ops.chat import chat
 from ops.client import ChatClient, Usage
+from ops.hello import hello
 from ops.stack import OpsError, Stack, read_stack
-from ops.status import hello, status
+from ops.status import status
 
 OUTPUTS: dict[str, Any] = {
     "endpoint": "http://127.0.0.1:9/v1",
