@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import RenderableType
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from ops.spec import add_spec_options, asked_spec
 from ops.stack import OpsError
 from ops.text import show, show_json
 from providers.model_shape import model_shape
-from serving.gpus import Gpu, UnknownGpu, all_gpus, find_gpus
+from serving.fit import Fit, changes_on
+from serving.gpus import PLATFORMS, Gpu, UnknownGpu, all_gpus, find_gpus
+from serving.memory import SLACK_GIB, context_gib
 from serving.models import all_models
 from serving.preflight import Host, Preflight, preflight
 from serving.rank import wanted_gpus
@@ -52,21 +57,27 @@ def fit(args: argparse.Namespace) -> int:
         cards = _cards(args.gpus, spec)
     except (SpecError, UnknownGpu) as error:
         raise OpsError(str(error)) from None
-    verdicts = [preflight(spec, shape, card, Host()) for card in cards]
+    platform = spec.provider if spec.provider in PLATFORMS else ""
+    verdicts = [preflight(spec, shape, card, Host(platform)) for card in cards]
     if args.json:
-        show_json({"model": shape.name, "max_len": spec.model.max_len, "gpus": [_facts(found) for found in verdicts]})
+        gpus = [_facts(found, platform) for found in verdicts]
+        show_json({"model": shape.name, "max_len": spec.model.max_len, "gpus": gpus})
     elif len(verdicts) <= FEW:
         show([part for found in verdicts for part in _in_full(found)])
     else:
-        show([_table(verdicts), _legend(spec)])
+        show([*_tables(verdicts, platform), _legend(spec)])
     return 0 if any(found.ok for found in verdicts) else 1
 
 
 def _cards(names: Sequence[str], spec: DeploymentSpec) -> list[Gpu]:
     if names:
         return list(dict.fromkeys(card for name in names for card in find_gpus(name)))
-    wanted = wanted_gpus(spec)
-    rented = [card for card in all_gpus() if card.platform_names and (not wanted or card.name in wanted)]
+    if wanted := wanted_gpus(spec):
+        rented = [card for card in all_gpus() if card.name in wanted]
+    elif spec.provider in PLATFORMS:
+        rented = [card for card in all_gpus() if spec.provider in card.platform_names]
+    else:
+        rented = [card for card in all_gpus() if card.platform_names]
     return sorted(rented, key=lambda card: (card.memory_gib, card.name))
 
 
@@ -88,69 +99,101 @@ def _list_models(*, as_json: bool) -> int:
     return 0
 
 
-def _in_full(found: Preflight) -> Iterable[Any]:
-    fit_, m = found.fit, found.fit.memory
-    verdict = "[green]fits[/green]" if found.ok else "[red]does not start[/red]"
-    yield f"[bold]{fit_.model.name}[/bold] on [bold]{fit_.gpu.name}[/bold]: {verdict}" + _mark(found)
+def _in_full(found: Preflight) -> Iterable[RenderableType]:
+    fit_ = found.fit
+    count = fit_.engine.tensor_parallel
+    verdict = ("fits", "green") if found.ok else ("fits, but is refused" if fit_.ok else "does not start", "red")
+    name, gpu = (fit_.model.name, "bold"), (f"{count} x {fit_.gpu.name}" if count > 1 else fit_.gpu.name, "bold")
+    yield Text.assemble(name, " on ", gpu, ": ", verdict, _mark(found))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
     table.add_column()
-    table.add_column(justify="right")
-    table.add_column(overflow="fold")
-    rows = [
-        ("memory", m.total, "as the driver reports it"),
-        ("budget", m.budget, f"gpu_memory_utilization {fit_.engine.utilization:g}"),
-        ("weights", m.weights, ""),
-        ("activations", m.activation, ""),
-        ("CUDA graphs", m.reserved_graphs, ""),
-        ("other", m.non_torch, "CUDA context, NCCL, what PyTorch doesn't count"),
-        ("KV cache", max(0.0, m.kv), f"{m.kv_tokens:,} tokens"),
-        ("outside the budget", m.outside, f"{m.card_free:.2f} GiB of the card stay free"),
-    ]
-    for name, gib, note in rows:
-        table.add_row(name, f"{gib:.2f} GiB", note)
+    for label, gib, note in _shares(fit_):
+        table.add_row(label, f"{gib:.2f} GiB", note)
     yield table
+    m = fit_.memory
     if m.kv_tokens > 0:
-        yield (
-            f"  longest request {fit_.longest:,} tokens; "
+        yield _indented(
+            f"longest request {fit_.longest:,} tokens; "
             f"{fit_.concurrency:.1f} requests of {fit_.engine.max_len:,} tokens at once"
         )
     for finding in found.findings:
-        yield f"  {'[red]' if finding.fatal else '[yellow]'}{finding}[/]"
+        yield _indented(str(finding), "red" if finding.fatal else "yellow")
     yield ""
+
+
+def _shares(fit_: Fit) -> Iterator[tuple[str, float, str]]:
+    """(what, GiB, note) of one card's memory: the budget and what is in it, what lies beside it, and the rest."""
+    m, engine = fit_.memory, fit_.engine
+    context, beside = context_gib(fit_.gpu), m.graphs - m.reserved_graphs
+    nccl = ", NCCL buffers" if engine.tensor_parallel > 1 else ""
+    yield "memory", m.total, f"{'of each, ' if engine.tensor_parallel > 1 else ''}as the driver reports it"
+    yield "budget", m.budget, f"gpu_memory_utilization {engine.utilization:g}"
+    yield "  weights", m.weights, ""
+    yield "  activations", m.activation, ""
+    if m.reserved_graphs:
+        yield "  CUDA graphs", m.reserved_graphs, ""
+    yield "  kernels", m.non_torch, f"loaded kernels, cuBLAS handles{nccl}: what PyTorch doesn't count"
+    yield "  KV cache", max(0.0, m.kv), f"{m.kv_tokens:,} tokens"
+    yield "beside the budget", m.outside, ""
+    yield "  CUDA context", context, ""
+    if engine.foreign_gib:
+        yield "  other processes", engine.foreign_gib, "what they may hold on a rented card"
+    if beside:
+        yield "  CUDA graphs", beside, f"vLLM {engine.version} sets none of its budget aside for them"
+    if (sampling := m.outside - context - engine.foreign_gib - beside - SLACK_GIB) > 0.005:
+        yield "  sampling", sampling, "with top-k and top-p, which the start-up profile leaves out"
+    yield "  margin", SLACK_GIB, "for the allocator's rounding"
+    if m.card_free < 0:
+        yield "missing", -m.card_free, ""
+    else:
+        yield "left free", m.card_free, ""
+
+
+def _indented(text: str, style: str = "") -> Padding:
+    return Padding(Text(text, style), (0, 0, 0, 2))
 
 
 def _mark(found: Preflight) -> str:
     return " (extrapolated: no start near this one was observed)" if found.fit.extrapolated else ""
 
 
-def _table(verdicts: Iterable[Preflight]) -> Table:
+def _tables(verdicts: Sequence[Preflight], platform: str) -> Iterator[RenderableType]:
+    """Those that fit, with what they leave; then those that don't, with what would help."""
+    fitting, others = [v for v in verdicts if v.ok], [v for v in verdicts if not v.ok]
+    if fitting:
+        table = _table("fits on", "longest", "at once")
+        for found in fitting:
+            fit_ = found.fit
+            table.add_row(*_card(fit_), f"{fit_.longest:,}", str(fit_.concurrent))
+        yield table
+    if others:
+        table = _table("not on")
+        table.add_column("what would help", ratio=1)
+        for found in others:
+            table.add_row(*_card(found.fit), _short(found, platform))
+        yield table
+
+
+def _table(title: str, *numbers: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("GPU", no_wrap=True)
-    table.add_column("GiB", justify="right")
-    table.add_column("fits")
-    table.add_column("longest", justify="right")
-    table.add_column("at once", justify="right")
-    table.add_column("what would help", overflow="fold")
-    for found in verdicts:
-        fit_ = found.fit
-        first = found.refusals[0] if found.refusals else None
-        table.add_row(
-            fit_.gpu.name,
-            f"{fit_.gpu.memory_gib:.0f}",
-            ("yes" if found.ok else "no") + ("*" if fit_.extrapolated else ""),
-            f"{fit_.longest:,}" if found.ok else "-",
-            str(fit_.concurrent) if found.ok else "-",
-            _short(found) if first else "",
-            style=None if found.ok else "dim",
-        )
+    table.add_column(title, no_wrap=True)
+    for name in ("GiB", *numbers):
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
-def _short(found: Preflight) -> str:
+def _card(fit_: Fit) -> tuple[str, str]:
+    return fit_.gpu.name + ("*" if fit_.extrapolated else ""), f"{fit_.gpu.memory_gib:.0f}"
+
+
+def _short(found: Preflight, platform: str) -> Text:
     first = found.refusals[0]
-    if found.fit.changes and first.wrong == "; ".join(found.fit.shortfalls):
-        return str(found.fit.changes[0])
-    return first.wrong
+    changes = changes_on(found.fit, platform)
+    if changes and first.wrong == "; ".join(found.fit.shortfalls):
+        return Text(str(changes[0]))
+    return Text(first.wrong)
 
 
 def _legend(spec: DeploymentSpec) -> str:
@@ -161,7 +204,7 @@ def _legend(spec: DeploymentSpec) -> str:
     )
 
 
-def _facts(found: Preflight) -> dict[str, Any]:
+def _facts(found: Preflight, platform: str) -> dict[str, Any]:
     fit_, m = found.fit, found.fit.memory
     return {
         "gpu": fit_.gpu.name,
@@ -171,9 +214,12 @@ def _facts(found: Preflight) -> dict[str, Any]:
         "budget_gib": round(m.budget, 3),
         "weights_gib": round(m.weights, 3),
         "activation_gib": round(m.activation, 3),
-        "graphs_gib": round(m.reserved_graphs, 3),
-        "other_gib": round(m.non_torch, 3),
+        "graphs_gib": round(m.graphs, 3),
+        "graphs_in_budget_gib": round(m.reserved_graphs, 3),
+        "non_torch_gib": round(m.non_torch, 3),
         "kv_gib": round(m.kv, 3),
+        "outside_gib": round(m.outside, 3),
+        "card_free_gib": round(m.card_free, 3),
         "kv_tokens": m.kv_tokens,
         "longest_request_tokens": fit_.longest,
         "concurrent_requests": fit_.concurrent,
@@ -181,5 +227,5 @@ def _facts(found: Preflight) -> dict[str, Any]:
             {"key": f.key, "value": f.value, "wrong": f.wrong, "works": f.works, "fatal": f.fatal}
             for f in found.findings
         ],
-        "changes": [{"key": c.key, "value": c.value, "effect": c.effect} for c in fit_.changes],
+        "changes": [{"key": c.key, "value": c.value, "effect": c.effect} for c in changes_on(fit_, platform)],
     }
