@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Collection, Iterator
 from decimal import Decimal
+from pathlib import PurePath
 
 from providers.account import Balance, Check, Holding
 from providers.local.client import LocalMachine, state_folder
@@ -64,7 +65,7 @@ def engine_checks(machine: Machine, *, has_llama: bool) -> Iterator[Check]:
     else:
         yield Check("vLLM", "ok", "not used without a GPU")
     if machine.stand_in and has_llama:
-        yield Check("stand-in", "ok", f"llama.cpp and {os.path.basename(machine.stand_in)}")  # noqa: PTH119
+        yield Check("stand-in", "ok", f"llama.cpp and {PurePath(machine.stand_in).name}")
     elif machine.vllm and machine.gpu:
         yield Check("stand-in", "ok", "not installed, not used beside vLLM")
     else:
