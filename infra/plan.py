@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from providers import base
 from providers.model_shape import model_shape
@@ -62,7 +63,20 @@ def make_plan(config: Mapping[str, str]) -> Plan:
         others = dated(gpu_count=spec.hardware.gpu_count)
         return [*offers, *(other for other in others if other.platform != spec.provider)]
 
-    return Plan(spec, offer, adapter.resources(ask, offer), quote(spec, _shape(spec, offer), offer, market))
+    declared = adapter.resources(ask, offer)
+    _require_packages(spec.provider, declared)
+    return Plan(spec, offer, declared, quote(spec, _shape(spec, offer), offer, market))
+
+
+def _require_packages(platform: str, declared: base.Declared) -> None:
+    """Refuse a platform whose Pulumi package isn't installed; they are large, so each is an extra."""
+    packages = {declaration.python.partition(".")[0] for declaration in declared.resources if declaration.python}
+    missing = sorted(name for name in packages if find_spec(name) is None)
+    if missing:
+        raise base.PlatformError(
+            f"{platform} needs the Python package {', '.join(missing)}: "
+            f"`.venv/bin/pip install -c constraints.txt -e '.[{platform}]'`"
+        )
 
 
 def _shape(spec: DeploymentSpec, offer: Offer) -> Model | None:

@@ -65,9 +65,8 @@ class Deployment(pulumi.ComponentResource):
             }.items()
         }
         endpoint = plan.declared.endpoint
-        resources = register(
-            declarations, [KEY, *refs_in(endpoint), *refs_in(plan.declared.ca), *results.values()], parent=self
-        )
+        wanted = [KEY, *refs_in(endpoint), *refs_in(plan.declared.ca), *results.values()]
+        resources = register(declarations, wanted, parent=self, platform=plan.spec.provider)
         # Before its first child is known, the engine has no row for the component and shows the text elsewhere.
         cost = pulumi.Output.from_input(asyncio.to_thread(plan.quote.as_output))
         told = pulumi.Output.all(resources[KEY.resource].urn, cost, pulumi.Output.from_input(_running()))
@@ -140,7 +139,7 @@ def _ready(plan: Plan) -> Declaration:
             "model": plan.declared.model,
             "platform": plan.spec.provider,
             "serverId": Ref(plan.declared.server, "id"),
-            "run": Text("{}", (plan.declared.run,)),
+            "run": plan.declared.run if isinstance(plan.declared.run, Text) else Text("{}", (plan.declared.run,)),
             "timeoutS": plan.spec.ready.timeout_s,
             **({"caPem": plan.declared.ca} if plan.declared.ca else {}),
             **({} if plan.spec.ready.wake or not _may_sleep(plan) else {"wake": False}),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pulumi
 
-from providers.base import ConfigSecret, Declaration, Ref, Text
+from providers.base import ConfigSecret, Declaration, Ref, Text, load_advice
 from serving import NAMESPACE
 
 Registered = dict[str, pulumi.CustomResource]
@@ -28,9 +28,12 @@ class Native(pulumi.CustomResource):
         super().__init__(declaration.type, declaration.name, properties, opts)
 
 
-def register(declarations: Iterable[Declaration], wanted: Iterable[Ref], parent: pulumi.Resource) -> Registered:
+def register(
+    declarations: Iterable[Declaration], wanted: Iterable[Ref], parent: pulumi.Resource, platform: str
+) -> Registered:
     """Register in order; a declaration may refer to those before it. `wanted` are outputs needed beyond them."""
     declarations = list(declarations)
+    advising = _advising(platform) if any(d.python for d in declarations) else None
     outputs: dict[str, set[str]] = {}
     for ref in [*wanted, *(ref for d in declarations for ref in refs_in(d.inputs))]:
         outputs.setdefault(ref.resource, set()).add(ref.output)
@@ -40,6 +43,7 @@ def register(declarations: Iterable[Declaration], wanted: Iterable[Ref], parent:
             parent=parent,
             depends_on=[registered[name] for name in declaration.depends_on],
             delete_before_replace=declaration.delete_before_replace or None,
+            hooks=advising if declaration.python else None,
         )
         inputs = {key: resolve(value, registered) for key, value in declaration.inputs.items()}
         if declaration.python:
@@ -49,6 +53,18 @@ def register(declarations: Iterable[Declaration], wanted: Iterable[Ref], parent:
             resource = Native(declaration, inputs, outputs.get(declaration.name, ()), opts)
         registered[declaration.name] = resource
     return registered
+
+
+def _advising(platform: str) -> pulumi.ResourceHookBinding:
+    """Says what to do when a resource of another Pulumi package fails: its own text names no command of ours."""
+    advice = load_advice(platform)
+
+    def advise(args: pulumi.ErrorHookArgs) -> bool:
+        if text := advice(" ".join(args.errors)):
+            pulumi.error(f"{args.name}: {text}")
+        return False
+
+    return pulumi.ResourceHookBinding(on_error=[pulumi.ErrorHook("advise", advise)])
 
 
 def refs_in(value: Any) -> Iterator[Ref]:

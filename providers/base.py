@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 PLATFORMS: Mapping[str, str] = {
     "fake": "providers.fake",
+    "gcp": "providers.gcp",
     "local": "providers.local",
     "runpod": "providers.runpod",
     "vastai": "providers.vastai",
@@ -102,7 +103,8 @@ class Declaration:
     """One resource to register, as data.
 
     `inputs` may hold `Ref`, `Text` and `ConfigSecret` at any depth. `python` ("module:Class") names the SDK class of
-    a resource that another Pulumi package provides; it is imported only when this declaration is registered.
+    a resource that another Pulumi package provides; it is imported only when this declaration is registered, and
+    the platform's `errors.advice` says what to do about that package's errors.
     """
 
     name: str
@@ -126,7 +128,7 @@ class Declared:
     resources: tuple[Declaration, ...]
     server: str
     endpoint: Ref | Text
-    run: Ref
+    run: Ref | Text
     model: str
     hardware: str
     notes: tuple[str, ...] = ()
@@ -211,6 +213,11 @@ def live_prices() -> dict[str, Callable[[DeploymentSpec, float], Iterable[Offer]
 def load_logs(platform: str) -> Logs:
     """The platform's log reader."""
     return importlib.import_module(f"{PLATFORMS[platform]}.client").log_tail
+
+
+def load_advice(platform: str) -> Callable[[str], str]:
+    """What to do about an error in the words of a platform's own Pulumi package; "" when it isn't known."""
+    return importlib.import_module(f"{PLATFORMS[platform]}.errors").advice
 
 
 def load_resource(token: str) -> NativeResource[Any, Any]:

@@ -81,6 +81,12 @@ _IMAGE = re.compile(r"(images/[\w/.-]+)'? was not found|error retrieving image|c
 _IN_USE = re.compile(r"resourceInUseByAnotherResource|is already being used by", re.I)
 
 
+def advice(text: str) -> str:
+    """What to do about a provider's text; "" when it is none of the known refusals."""
+    found = refusal(text)
+    return found.advice if found else ""
+
+
 def refusal(text: str) -> Refusal | None:
     """What a provider's text says; None when it is none of the known refusals.
 
