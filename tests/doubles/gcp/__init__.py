@@ -12,7 +12,7 @@ all of 127.0.0.0/8 is this machine, and `@pytest.mark.allow_hosts(["127.0.0.0/8"
 - `rest.Rest(cloud)` answers what the project asks Google itself, over HTTP.
 - Google's own doings (groups that heal) happen while a plugin runs, and at each read.
 
-Not emulated: containers without an entry point of their own, such as Caddy's; who may pass a firewall rule (anybody may,
+Not emulated: containers without an entry point of their own, such as Caddy's; who may pass a firewall rule (anybody,
 on the ports that it opens); data sources; health checks, so a group heals what does not run and nothing else.
 
 Strictness comes from the SDK's typed classes (`sdk.py`) and from the tables in `kinds.py`. Emulated, all of it: what is
