@@ -6,8 +6,9 @@ recorded: the server's scripted delay, its own lateness included. A tool keeps u
 of it or more and its reported median TTFT is at most `SLACK_MS` over the stub's. The rate doubles from `--from` until
 that fails, then the gap is halved once. The figure is the better peer's highest rate over ours; the goal is 1/3.
 
-Both need two cores that nobody else uses. What a tool's processes spend on a request is measured first and depends less
-on that: the difference between a long and a short run, so that starting up is not in it.
+That needs two cores that nobody else uses. What a tool's processes spend on a request when they are busy
+(`STREAMS` at a time) is measured first and depends less on that: the difference between a long and a short run, so that
+starting up is not in it.
 
 Peers are found in environments of their own, which this script doesn't make:
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import resource
@@ -39,6 +41,8 @@ SLACK_MS = 5.0
 KEPT = 0.95
 HALVINGS = 1
 PIECES = 16
+STREAMS = 200
+SHORT, LONG = 400, 3200
 WORDS = ("alpha", "beta", "gamma", "delta", "tree", "house", "river")
 COMMAND = """
 import argparse, sys
@@ -67,7 +71,10 @@ class Trial:
 
 
 Tool = Callable[[str, float, int, Path], float]
-"""(URL of the stub, rate, requests, scratch folder) -> the median TTFT that it reports, in ms."""
+"""(URL of the stub, rate, requests, scratch folder) -> the median TTFT that it reports, in ms.
+
+An infinite rate is a closed loop of `STREAMS`.
+"""
 
 
 def main() -> None:
@@ -87,8 +94,8 @@ def main() -> None:
         if args.vllm:
             tools["vllm bench serve"] = lambda *given: vllm(args.vllm, *given)
         for name, tool in tools.items():
-            spent = cpu_per_request(tool, args.low, folder)
-            print(f"{name}: {spent * 1000:.2f} ms of CPU a request at {args.low:.0f}/s", flush=True)
+            spent = cpu_per_request(tool, folder)
+            print(f"{name}: {spent * 1000:.2f} ms of CPU a request, {STREAMS} at a time", flush=True)
         best = dict.fromkeys(tools, 0.0)
         failed: dict[str, float] = {}
         left = dict.fromkeys(tools, HALVINGS + 1)
@@ -97,7 +104,7 @@ def main() -> None:
                 if not left[name]:
                     continue
                 rate = (best[name] + failed[name]) / 2 if name in failed else max(args.low, best[name] * 2)
-                trial = tried(tool, rate, args.seconds, folder)
+                trial = tried(tool, rate, round(rate * args.seconds), folder)
                 verdict = "keeps up" if trial.keeps_up else "late"
                 print(
                     f"{name} at {rate:.0f}/s: {trial.arrived:.0f}/s arrived, median TTFT {trial.reported_ms:.1f} ms "
@@ -118,9 +125,8 @@ def main() -> None:
     conclude("the better peer's rate over ours", max(peers) / best["vllm-anywhere bench"], GOAL, args.check)
 
 
-def tried(tool: Tool, rate: float, seconds: float, folder: Path) -> Trial:
+def tried(tool: Tool, rate: float, requests: int, folder: Path) -> Trial:
     """One tool against a fresh stub."""
-    requests = round(rate * seconds)
     command = [sys.executable, str(ROOT / "tests" / "stub_openai.py"), "--pieces", str(PIECES)]
     stub = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert stub.stdout
@@ -138,7 +144,7 @@ def tried(tool: Tool, rate: float, seconds: float, folder: Path) -> Trial:
 
 
 def ours(url: str, rate: float, requests: int, folder: Path) -> float:
-    """`vllm-anywhere bench`, open loop."""
+    """`vllm-anywhere bench`."""
     command = [
         sys.executable,
         "-c",
@@ -151,19 +157,20 @@ def ours(url: str, rate: float, requests: int, folder: Path) -> float:
         "--arrivals",
         "constant",
     ]
-    options = ["--rate", f"{rate:g}", "--requests", str(requests), "--output-tokens", str(PIECES), "--json"]
+    load = ["--rate", f"{rate:g}", "--arrivals", "constant"] if rate < math.inf else ["--concurrency", str(STREAMS)]
+    options = [*load, "--requests", str(requests), "--output-tokens", str(PIECES), "--json"]
     return float(json.loads(_run([*command, *options], folder))["median_ttft_ms"])
 
 
 def guidellm(command: Path, url: str, rate: float, requests: int, folder: Path) -> float:
-    """GuideLLM's constant profile."""
+    """GuideLLM's constant or concurrent profile."""
     output = folder / "guidellm.json"
     _run(
         [
             str(command.absolute()),
             "run",
             *("--backend", f"kind=openai_http,target={url},model=stub"),
-            *("--profile", f"kind=constant,rate={rate:g}"),
+            *("--profile", f"kind=constant,rate={rate:g}" if rate < math.inf else f"kind=concurrent,streams={STREAMS}"),
             *("--constraint", f"kind=max_requests,count={requests}"),
             *("--data", f"kind=json_file,path={_prompts(folder, requests)}"),
             *("--output", f"kind=json,path={output}"),
@@ -185,6 +192,7 @@ def vllm(command: Path, url: str, rate: float, requests: int, folder: Path) -> f
             *("--dataset-name", "custom", "--dataset-path", str(_prompts(folder, requests))),
             *("--custom-output-len", str(PIECES), "--num-prompts", str(requests), "--disable-shuffle"),
             *("--request-rate", f"{rate:g}", "--burstiness", "1e6", "--disable-tqdm"),
+            *(() if rate < math.inf else ("--max-concurrency", str(STREAMS))),
             *("--save-result", "--save-detailed", "--result-filename", str(output)),
         ],
         folder,
@@ -193,10 +201,10 @@ def vllm(command: Path, url: str, rate: float, requests: int, folder: Path) -> f
     return statistics.median(ttft * 1000 for ttft in saved["ttfts"] if ttft > 0)
 
 
-def cpu_per_request(tool: Tool, rate: float, folder: Path) -> float:
-    """CPU seconds that one more request costs the tool."""
-    short, long = (tried(tool, rate, seconds, folder).cpu_s for seconds in (1.0, 11.0))
-    return (long - short) / (10 * rate)
+def cpu_per_request(tool: Tool, folder: Path) -> float:
+    """CPU seconds that one more request costs the tool, in a closed loop."""
+    short, long = (tried(tool, math.inf, requests, folder).cpu_s for requests in (SHORT, LONG))
+    return (long - short) / (LONG - SHORT)
 
 
 def _children_cpu_s() -> float:

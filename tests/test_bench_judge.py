@@ -62,7 +62,7 @@ total_token_throughput input_lens output_lens ttfts itls latencies start_times e
 mean_ttft_ms median_ttft_ms std_ttft_ms p99_ttft_ms mean_tpot_ms median_tpot_ms std_tpot_ms p99_tpot_ms
 mean_itl_ms median_itl_ms std_itl_ms p99_itl_ms mean_e2el_ms median_e2el_ms std_e2el_ms p99_e2el_ms
 """
-"""What `vllm bench serve --save-result --save-detailed` of vLLM 0.32 writes, without the answers' texts."""
+"""What a load test knows of what `vllm bench serve --save-result --save-detailed` of vLLM 0.32 writes."""
 
 SEEDS_CRITERIA = {
     "e2e_ms": {"p95": 500},
