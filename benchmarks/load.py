@@ -145,18 +145,7 @@ def tried(tool: Tool, rate: float, requests: int, folder: Path) -> Trial:
 
 def ours(url: str, rate: float, requests: int, folder: Path) -> float:
     """`vllm-anywhere bench`."""
-    command = [
-        sys.executable,
-        "-c",
-        COMMAND,
-        "bench",
-        "--url",
-        f"{url}/v1",
-        "--model",
-        "stub",
-        "--arrivals",
-        "constant",
-    ]
+    command = [sys.executable, "-c", COMMAND, "bench", "--url", f"{url}/v1", "--model", "stub"]
     load = ["--rate", f"{rate:g}", "--arrivals", "constant"] if rate < math.inf else ["--concurrency", str(STREAMS)]
     options = [*load, "--requests", str(requests), "--output-tokens", str(PIECES), "--json"]
     return float(json.loads(_run([*command, *options], folder))["median_ttft_ms"])
