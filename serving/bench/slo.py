@@ -181,7 +181,13 @@ def _beyond_the_run(slo: Slo, known: Known) -> Iterator[Row]:
             row = _least("uptime", slo.uptime, share, "{:.2%}")
             yield Row(row.criterion, asked, f"{row.found} of {checks:,} checks", row.verdict)
         else:
-            yield Row("uptime", asked, "not known", "unknown", "`vllm-anywhere watch` keeps a history, and --history FILE reads it")
+            yield Row(
+                "uptime",
+                asked,
+                "not known",
+                "unknown",
+                "`vllm-anywhere watch` keeps a history, and --history FILE reads it",
+            )
     if slo.usd_per_million_tokens is not None:
         asked = f"at most ${slo.usd_per_million_tokens}"
         price = known.usd_per_million_tokens
