@@ -15,6 +15,7 @@ A new platform is one folder (`client.py`, `adapter.py`, `resources.py`, `pricin
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -213,6 +214,12 @@ def live_prices() -> dict[str, Callable[[DeploymentSpec, float], Iterable[Offer]
 def load_logs(platform: str) -> Logs:
     """The platform's log reader."""
     return importlib.import_module(f"{PLATFORMS[platform]}.client").log_tail
+
+
+def load_waiting(platform: str) -> Callable[[str], str]:
+    """What a platform says of a server that does not answer yet (`jobs.waiting_on`); "" where it has nothing to say."""
+    name = f"{PLATFORMS[platform]}.jobs"
+    return importlib.import_module(name).waiting_on if importlib.util.find_spec(name) else lambda _: ""
 
 
 def load_advice(platform: str) -> Callable[[str], str]:

@@ -85,7 +85,9 @@ class Clock:
         return self.now >= self.cancelled_at
 
 
-def ready(monkeypatch: pytest.MonkeyPatch, answers: Callable[[], Any], clock: Clock, shown: list[str], **changes: Any) -> Any:
+def ready(
+    monkeypatch: pytest.MonkeyPatch, answers: Callable[[], Any], clock: Clock, shown: list[str], **changes: Any
+) -> Any:
     class Stub:
         def __init__(self, url: str, key: str, ca_pem: str) -> None:
             assert (url, key) == ("https://x/v1", "k")
@@ -174,3 +176,12 @@ def test_a_server_that_may_sleep_is_left_asleep_when_asked_to(monkeypatch: pytes
     outputs = ready(monkeypatch, never, Clock(), shown, wake=False).outputs
     assert (outputs.answered_at, outputs.time_to_ready_s) == (None, None)
     assert "asleep" in shown[0]
+
+
+def test_after_some_seconds_the_platform_is_asked_what_the_server_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("providers.base.load_waiting", lambda platform: lambda id: f"{id} is in a queue")
+    answers = iter([NotYet("HTTP 503")] * 20 + [Answer(0.25)])
+    shown: list[str] = []
+    ready(monkeypatch, lambda: next(answers), Clock(), shown)
+    assert "queue" not in shown[0]
+    assert "HTTP 503; fake-1 is in a queue" in shown[-1]

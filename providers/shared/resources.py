@@ -59,6 +59,10 @@ class ApiKey(NativeResource[ApiKeyInputs, ApiKeyOutputs]):
         return None
 
 
+_PATIENCE_S = 10
+"""Seconds after which the platform is asked, too, what a server is waiting for."""
+
+
 class ReadyInputs(Properties):
     """What has to answer."""
 
@@ -123,6 +127,7 @@ class Ready(NativeResource[ReadyInputs, ReadyOutputs]):
         from providers.shared.endpoint import Answer, Endpoint, NotYet
 
         endpoint = Endpoint(inputs.endpoint, inputs.api_key.get_secret_value(), inputs.ca_pem)
+        waiting_on = base.load_waiting(inputs.platform)
         begun = context.clock()
         limit = context.timeout_s or inputs.timeout_s
         pause = 0.05
@@ -145,7 +150,9 @@ class Ready(NativeResource[ReadyInputs, ReadyOutputs]):
                     raise base.NotReady(self._failure(inputs, answer.reason, waited))
                 case NotYet() if waited - shown >= 2:
                     shown = waited
-                    context.progress(f"waiting for the first answer, {waited:.0f} s of {limit:.0f}: {answer.reason}")
+                    said = waiting_on(inputs.server_id) if waited >= _PATIENCE_S else ""
+                    why = f"{answer.reason}; {said}" if said else answer.reason
+                    context.progress(f"waiting for the first answer, {waited:.0f} s of {limit:.0f}: {why}")
                 case NotYet():
                     pass
             context.wait(min(pause, limit - waited))
