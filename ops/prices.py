@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
 from ops.stack import OpsError
@@ -19,6 +21,9 @@ from providers.base import PlatformError
 from providers.market import USER_PRICES, offline, prices
 from serving.prices import STALE_DAYS, Price, problems
 from serving.report import unit_dollars
+
+WIDE = 120
+"""Columns of a terminal from which on a price's kind, meter, terms and source have a column each."""
 
 _EPILOG = f"""A price file of your own wins over these: a CSV with the same columns (`vllm-anywhere prices --columns`),
 named by the environment variable {USER_PRICES}. Its rows are labelled `user`."""
@@ -54,7 +59,7 @@ def list_prices(args: argparse.Namespace) -> int:
     if args.json:
         show_json([_facts(price, today) for price in found])
     else:
-        show([_table(found, today), _summary(found, today)])
+        show([_Listing(found, today), _summary(found, today)])
     return 0
 
 
@@ -69,7 +74,7 @@ def _check(today: date, *, as_json: bool) -> int:
             texts[own] = Path(own).read_text(encoding="utf-8")
         except (OSError, UnicodeError) as error:
             raise OpsError(f"the price file of {USER_PRICES} can't be read: {error}") from None
-    wrong = [f"{name}: {problem}" for name, text in texts.items() for problem in problems(text, today)]
+    wrong = [problem for name, text in texts.items() for problem in problems(text, today, name)]
     if as_json:
         show_json({"ok": not wrong, "problems": wrong})
     else:
@@ -79,31 +84,58 @@ def _check(today: date, *, as_json: bool) -> int:
 
 
 def _age(price: Price, today: date | None) -> str:
-    if today is None:
-        return str(price.as_of)
-    days = (today - price.as_of).days
-    return f"{price.as_of} ({days} d{', old' if days > STALE_DAYS else ''})"
+    return str(price.as_of) if today is None else f"{price.as_of} ({(today - price.as_of).days} d)"
 
 
-def _table(found: Sequence[Price], today: date | None) -> Table:
+@dataclass(frozen=True)
+class _Listing:
+    """The prices as a table. Where there is little room, three columns become one and the source is left out."""
+
+    found: Sequence[Price]
+    today: date | None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._wide() if options.max_width >= WIDE else self._narrow()
+
+    def _wide(self) -> Table:
+        table = _table("platform", "kind", "meter", "what", "price", "as of", "source")
+        for price in self.found:
+            what, age = ", ".join(_terms(price)), _age(price, self.today)
+            table.add_row(price.platform, price.kind, price.meter, what, _each(price), age, _source(price))
+        return table
+
+    def _narrow(self) -> Table:
+        table = _table("platform", "what", "price", "as of")
+        for price in self.found:
+            yours = [price.source] if price.source == "user" else []
+            what = " ".join((price.kind, ", ".join((price.meter, *_terms(price), *yours))))
+            table.add_row(price.platform, what, _each(price), _age(price, self.today))
+        return table
+
+
+_LONGEST_WORD = {"what": len("europe-central2,"), "meter": len("download")}
+"""Columns that wrap between words, and what they need so that no word is broken."""
+
+
+def _table(*names: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in ("platform", "kind", "meter", "what"):
-        table.add_column(name, overflow="fold")
-    table.add_column("price", justify="right", no_wrap=True)
-    table.add_column("as of", overflow="fold")
-    table.add_column("source", overflow="fold")
-    for price in found:
-        terms = [price.gpu or price.sku, price.region, price.tier, "spot" if price.spot else ""]
-        table.add_row(
-            price.platform,
-            price.kind,
-            price.meter,
-            ", ".join(text for text in terms if text),
-            f"{unit_dollars(price.value)}/{price.unit}",
-            _age(price, today),
-            "user" if price.source == "user" else price.method,
-        )
+    for name in names:
+        least = _LONGEST_WORD.get(name)
+        table.add_column(name, "", justify="right" if name == "price" else "left", no_wrap=not least, min_width=least)
     return table
+
+
+def _terms(price: Price) -> list[str]:
+    terms = [price.gpu or price.sku, price.region, price.tier, "spot" if price.spot else ""]
+    return [text for text in terms if text]
+
+
+def _each(price: Price) -> str:
+    return f"{unit_dollars(price.value)}/{price.unit}"
+
+
+def _source(price: Price) -> str:
+    return "user" if price.source == "user" else price.method
 
 
 def _summary(found: Sequence[Price], today: date | None) -> str:

@@ -23,8 +23,9 @@ from serving.offers import Bills, Kind, Tier, Unit
 STALE_DAYS = 60
 """A price older than this many days is shown with a warning."""
 
-Method = Literal["api", "doc", "transcribed"]
-"""How a price was obtained: from an answer of the platform's API, its documentation, or somebody's dated copy of it."""
+Method = Literal["api", "doc", "transcribed", "agreed"]
+"""How a price was obtained: from an answer of the platform's API, its documentation, somebody's dated copy of it, or an
+agreement with the platform, which only a user's own file can tell of."""
 
 COLUMNS = (
     "platform",

@@ -6,11 +6,14 @@ from dataclasses import fields, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
+from golden import check
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ops import cli
 from serving.prices import COLUMNS, STALE_DAYS, Price, PriceError, parse_prices, problems, snapshot, stale
 from serving.prices import with_user_prices as merge
 
@@ -90,7 +93,7 @@ FAULTS = [
     ({"tier": "any"}, "tier: `any` is not one of"),
     ({"spot": "yes"}, "spot: `yes` is not one of `true`, `false`"),
     ({"bills": "always"}, "bills: `always` is not one of"),
-    ({"method": "memory"}, "method: `memory` is not one of `api`, `doc`, `transcribed`"),
+    ({"method": "memory"}, "method: `memory` is not one of `api`, `doc`, `transcribed`, `agreed`"),
     ({"currency": "EUR"}, "currency: `EUR` is not one of `USD`"),
     ({"meter": ""}, "meter: it must not be empty"),
     ({"value": ""}, "value: `` is not a plain decimal"),
@@ -167,6 +170,65 @@ def test_the_users_price_wins_and_keeps_its_place() -> None:
     assert [(old.gpu, old.source, new.value, new.source) for old, new in changed] == [
         ("L4", "snapshot", Decimal("0.3"), "user")
     ]
+
+
+def test_a_price_of_the_users_own_may_be_agreed_and_none_of_the_snapshot_is() -> None:
+    (mine,) = parse_prices(sheet({"method": "agreed", "url": "contract of 2026-11"}), "user", "mine.csv")
+    assert mine.method == "agreed"
+    assert not any(price.method == "agreed" for price in snapshot())
+
+
+def run(*argv: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(("prices", *argv))
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_people_see_this_in_a_pipe(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run("--platform", "modal", "--offline") == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+    check(f"prices/modal-{width}.txt", shown.rstrip())
+
+
+@pytest.mark.parametrize("width", [80, 119, 120])
+def test_words_are_whole_in_every_width(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words: list[set[str]] = []
+    for columns in (width, 300):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert run() == 0
+        words.append({word.strip(",()") for word in capsys.readouterr().out.replace("─", "").split()})
+    assert words[0] <= words[1]
+
+
+def test_a_check_names_the_users_own_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "up.csv"
+    own.write_text(sheet({"url": ""}), encoding="utf-8")
+    monkeypatch.setenv("VLLM_ANYWHERE_PRICES", str(own))
+    assert run("--check") == 1
+    assert capsys.readouterr().out == f"{own} line 2, url: it must not be empty\n"
+
+
+def test_a_users_price_is_marked_in_every_width(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "up.csv"
+    own.write_text(sheet({"value": "0.3", "method": "agreed"}), encoding="utf-8")
+    monkeypatch.setenv("VLLM_ANYWHERE_PRICES", str(own))
+    for width in (80, 120):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert run("--platform", "runpod", "--offline") == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if "$0.30/" in line and "L4" in line]
+        assert "user" in line
 
 
 def test_a_users_price_of_something_new_is_added() -> None:
