@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -28,11 +28,8 @@ from serving.spec import DeploymentSpec
 
 TIMEOUT_S = 15.0
 
-Level = Literal["high", "medium", "low", "none", ""]
-"""`Offer.availability`."""
-
 _HOURS_TO_WARN = 24
-_LEVELS: tuple[Level, ...] = ("high", "medium", "low", "", "none")
+_LEVELS = ("high", "medium", "low", "", "none")
 _MOST_GPUS = 4
 _STYLES: Mapping[Verdict, str] = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
@@ -149,13 +146,11 @@ def check_stock(platform: str, spec: DeploymentSpec, model: Model, offers: Itera
     # Judged as if there were stock, so that what is sold out shows as that.
     judge = Judge(spec, model)
     judged = [judge(replace(one, availability="")) for one in offered]
-    levels: dict[int, Level] = {
-        id(one.offer): original.availability for one, original in zip(judged, offered, strict=True)
-    }
+    levels = {id(one.offer): had.availability for one, had in zip(judged, offered, strict=True)}
     fitting = chosen_order(spec, judged)
     if not fitting:
         return Check("stock", "failed", f"nothing on offer will do: {_why_none(spec, judged)}", compare)
-    best: dict[str, dict[str, list[Level]]] = {}
+    best: dict[str, dict[str, list[str]]] = {}
     for one in fitting:
         best.setdefault(one.offer.gpu, {}).setdefault(one.offer.kind, []).append(levels[id(one.offer)])
     told = [
@@ -242,7 +237,7 @@ def _chosen(named: Sequence[str], timeout_s: float) -> tuple[list[str], dict[str
     return [name for name in platform_names() if name not in left_out and name != "fake"], left_out
 
 
-def _level(levels: Sequence[Level]) -> str:
+def _level(levels: Sequence[str]) -> str:
     best = min(levels, key=_LEVELS.index)
     if best:
         return best

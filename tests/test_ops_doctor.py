@@ -245,9 +245,7 @@ def test_places_that_are_gone_or_new_are_named() -> None:
 
 def test_stock_of_a_market_is_counted_and_reasons_are_given_when_nothing_will_do() -> None:
     spec = read_spec("", ["hardware.gpus=[L4]", "placement.regions=[]", "placement.tier=secure"])
-    l4: Offer = replace(
-        an_offer(), platform="vastai", kind="instance", gpu="L4", tier="secure", region="", country="SE"
-    )
+    l4 = an_offer("vastai", kind="instance", country="SE")
     model = model_shape(spec.model)
     assert check_stock("vastai", spec, model, [l4, l4]).text == "L4: instance 2 offers"
     refused = check_stock("vastai", spec, model, [replace(l4, tier="community")])

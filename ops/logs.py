@@ -1,0 +1,134 @@
+"""`vllm-anywhere logs`: what a stack's server says, and with `--why` what of it explains a failure."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from rich.text import Text
+
+from ops.backend import Resource, read_state, servers
+from ops.stack import OpsError, Run
+from ops.text import show, show_json
+from providers.base import PlatformError, load_logs, platform_names
+from serving.failures import Diagnosis, diagnose
+
+LINES = 50
+_LINES_FOR_WHY = 500
+
+_KEYS = re.compile(r"\b(?:hf_\w{16,}|rpa_\w{16,}|sk-[\w-]{20,})")
+_KEY_VARIABLES = ("HF_TOKEN", "RUNPOD_API_KEY", "VAST_API_KEY")
+
+
+@dataclass(frozen=True)
+class Log:
+    """What one server said, without keys."""
+
+    platform: str
+    server: str
+    id: str
+    lines: tuple[str, ...]
+
+    @property
+    def why(self) -> Diagnosis | None:
+        """The failure that these lines show, if it is a known one."""
+        return diagnose(self.lines)
+
+
+def add_logs(commands: Any) -> None:
+    """The command's options."""
+    parser = commands.add_parser("logs", help="what a stack's server says, and why it doesn't start")
+    parser.add_argument("-s", "--stack", default="local", help="the Pulumi stack (default: local)")
+    parser.add_argument("-n", "--lines", type=int, default=LINES, metavar="N", help=f"the last N (default: {LINES})")
+    parser.add_argument("--why", action="store_true", help="the known failure in it: its cause, its line, its cure")
+    parser.add_argument("--json", action="store_true", help="one JSON document, for programs")
+    parser.set_defaults(run=logs)
+
+
+def logs(args: argparse.Namespace, *, run: Run | None = None) -> int:
+    """Print the log of each server. With `--why`, returns 1 when no known failure is in any of them, else 0.
+
+    Raises:
+        OpsError: there is no such stack, no server in it, or its platform doesn't hand out the log.
+    """
+    if args.lines < 1:
+        raise OpsError(f"--lines {args.lines}: 1 or more")
+    asked = max(args.lines, _LINES_FOR_WHY) if args.why else args.lines
+    read = [read_log(server, asked) for server in _servers(args.stack, run)]
+    if args.json:
+        show_json({"stack": args.stack, "servers": [_facts(log, args.stack, args.lines) for log in read]})
+    else:
+        for log in read:
+            _show(log, args, several=len(read) > 1)
+    return 1 if args.why and not any(log.why for log in read) else 0
+
+
+def read_log(server: Resource, lines: int) -> Log:
+    """The last lines of a server.
+
+    Raises:
+        OpsError: the platform doesn't hand them out.
+    """
+    if server.platform not in platform_names():
+        raise OpsError(f"{server.type} is of no platform whose logs can be read from here")
+    try:
+        said = load_logs(server.platform)(server.id, lines)
+    except PlatformError as error:
+        raise OpsError(f"the log of {server.id} can't be read: {error}") from None
+    return Log(server.platform, server.name, server.id, tuple(map(masked, said[-lines:])))
+
+
+def masked(line: str) -> str:
+    """A line without anything that looks like a key, or is one of this environment's."""
+    for name in _KEY_VARIABLES:
+        value = os.environ.get(name, "")
+        if len(value) > 3:
+            line = line.replace(value, "[secret]")
+    return _KEYS.sub("[secret]", line)
+
+
+def cure(fix: str, stack: str) -> str:
+    """A rule's fix with its commands for that stack."""
+    return fix.replace("pulumi config set", f"pulumi config set -s {stack}")
+
+
+def _servers(stack: str, run: Run | None) -> list[Resource]:
+    """What serves in a stack: of a replacement that isn't finished, the new one alone."""
+    found = [one for one in servers(read_state(stack, run).deployment.resources) if one.id]
+    fresh = [one for one in found if not one.delete] or found
+    if not fresh:
+        raise OpsError(f"stack {stack} has no server whose log could be read; `pulumi up -s {stack}` deploys one")
+    return fresh
+
+
+def _show(log: Log, args: argparse.Namespace, *, several: bool) -> None:
+    # As text, since rich reads brackets in a plain string as its own markup.
+    if several:
+        show([Text(f"{log.server} on {log.platform} ({log.id})")])
+    if args.why:
+        show([Text(_explained(log, args.stack))])
+    for line in log.lines[-args.lines :]:
+        print(line)
+    if not log.lines:
+        show([Text(f"{log.id} on {log.platform} has written nothing yet.")])
+
+
+def _explained(log: Log, stack: str) -> str:
+    why = log.why
+    if why is None:
+        return f"No known failure is in the last {len(log.lines)} lines of {log.id} on {log.platform}.\n"
+    return f"{why.cause}\n  seen: {why.line.strip()}\n  fix:  {cure(why.fix, stack)}\n  then: pulumi up -s {stack}\n"
+
+
+def _facts(log: Log, stack: str, lines: int) -> dict[str, Any]:
+    why = log.why
+    return {
+        "platform": log.platform,
+        "server": log.server,
+        "server_id": log.id,
+        "lines": list(log.lines[-lines:]),
+        "why": why and {"name": why.name, "cause": why.cause, "line": why.line, "fix": cure(why.fix, stack)},
+    }
