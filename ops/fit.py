@@ -126,7 +126,7 @@ def _in_full(found: Preflight) -> Iterable[RenderableType]:
 def _shares(fit_: Fit) -> Iterator[tuple[str, float, str]]:
     """(what, GiB, note) of one card's memory: the budget and what is in it, what lies beside it, and the rest."""
     m, engine = fit_.memory, fit_.engine
-    context, beside = context_gib(fit_.gpu), m.graphs - m.reserved_graphs
+    context, beside = context_gib(fit_.gpu, engine.tensor_parallel), m.graphs - m.reserved_graphs
     nccl = ", NCCL buffers" if engine.tensor_parallel > 1 else ""
     yield "memory", m.total, f"{'of each, ' if engine.tensor_parallel > 1 else ''}as the driver reports it"
     yield "budget", m.budget, f"gpu_memory_utilization {engine.utilization:g}"

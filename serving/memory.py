@@ -47,7 +47,8 @@ SLACK_GIB = 0.2
 """Kept free on the card for the allocator's rounding and fragmentation."""
 
 RENTED_FOREIGN_GIB = 0.5
-"""What others may hold on a rented card: 0.49 GiB was seen on a RunPod RTX 4090."""
+"""What other processes may hold on a rented card: 0.49 GiB in every log of one serverless worker on RunPod's RTX 4090s,
+where the worker's own program, in the same container, had a CUDA context before vLLM was started."""
 
 SEGMENT = 2 * MIB
 """PyTorch's caching allocator takes blocks of 10 MiB and more in whole multiples of this, and gives the rest to
@@ -164,19 +165,21 @@ def memory_of(model: Model, gpu: Gpu, engine: Engine) -> Memory:
         graphs=graphs,
         reserved_graphs=reserved,
         kv=budget - weights - activation - non_torch - reserved,
-        outside=context_gib(gpu) + engine.foreign_gib + graphs - reserved + late_sampling + SLACK_GIB,
+        outside=context_gib(gpu, tp) + engine.foreign_gib + graphs - reserved + late_sampling + SLACK_GIB,
         kv_bytes_per_token=model.kv_bytes_per_token(1 if engine.kv_cache_dtype == "fp8" else element, tp),
     )
 
 
-def context_gib(gpu: Gpu) -> float:
+def context_gib(gpu: Gpu, tensor_parallel: int = 1) -> float:
     """The CUDA context, which vLLM finds already taken when it first looks at the card.
 
-    Total less free at start-up: 0.39 on an RTX 4090, 0.48 on an L40S, 0.49 on an A100, 0.53 on an H100, 0.9 to 1.0 on
-    Blackwell cards. About 3.5 MiB a multiprocessor, so a third of that on Turing cards, which have 30 to 72.
+    Total less free at start-up, where nothing else ran: 0.39 on an RTX 4090, 0.49 on an L40S and an A100, 0.41 to 0.53
+    on an H100, 0.50 on an RTX 5090, 0.56 on an RTX PRO 6000, 0.61 on a B300. About 3.5 MiB a multiprocessor, so a third
+    of that on Turing cards, which have 30 to 72. Workers of tensor parallelism on Blackwell cards have loaded NCCL by
+    then: 0.96 on an RTX PRO 6000.
     """
     if gpu.compute_capability >= (10, 0):
-        return 0.95
+        return 0.95 if tensor_parallel > 1 else 0.55
     return 0.45 if gpu.compute_capability >= (8, 0) else 0.15
 
 

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import pytest
-from starts import ACCURACY, MARK, OBSERVED, Start, accuracy_tables, errors, observed_csv, starts
+from starts import (
+    ACCURACY,
+    HELD_BY_WORKER_GIB,
+    MARK,
+    OBSERVED,
+    Start,
+    accuracy_tables,
+    as_rented,
+    errors,
+    missed_as_rented,
+    observed_csv,
+    refused_as_rented,
+    starts,
+)
+
+from serving.fit import fits, highest_utilization
+from serving.gpus import gpu
+from serving.memory import context_gib
 
 
 def test_there_are_enough_observed_starts_and_failures_among_them() -> None:
@@ -35,6 +53,41 @@ def test_kv_tokens_are_within_a_tenth_at_the_median(found: str) -> None:
 @pytest.mark.parametrize("start", [s for s in starts() if s.weights_gib], ids=lambda s: s.id)
 def test_weights_are_within_what_releases_differ_by(start: Start) -> None:
     assert start.fit.memory.weights == pytest.approx(start.weights_gib, abs=0.15)
+
+
+def test_the_preview_lets_no_failure_pass_and_refuses_few_that_came_up() -> None:
+    assert missed_as_rented() == []
+    assert len(refused_as_rented()) <= 5
+
+
+def test_what_the_preview_refuses_although_it_came_up_needs_little_less_of_the_card() -> None:
+    for start, fit in refused_as_rented():
+        most = highest_utilization(fit.memory)
+        assert start.fit.engine.utilization - most <= 0.05
+        assert fits(fit.model, fit.gpu, replace(fit.engine, utilization=most)).memory.card_free >= 0
+
+
+def test_the_page_owns_up_to_starts_that_are_right_only_without_what_others_held() -> None:
+    for name, held in HELD_BY_WORKER_GIB.items():
+        (start,) = [start for start in starts() if start.id == name]
+        assert (start.outcome, as_rented(start, held).ok) == ("ok", False)
+        assert name in accuracy_tables().partition("## Every start")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        ("RTX 4090", 0.39),
+        ("L40S", 0.49),
+        ("A100 80GB SXM", 0.49),
+        ("H100 SXM", 0.47),
+        ("RTX 5090", 0.50),
+        ("RTX PRO 6000", 0.56),
+        ("B300", 0.61),
+    ],
+)
+def test_a_context_is_as_large_as_logs_of_idle_cards_show(name: str, seen: float) -> None:
+    assert context_gib(gpu(name)) == pytest.approx(seen, abs=0.07)
 
 
 def test_the_accuracy_page_says_what_the_code_computes() -> None:
