@@ -263,3 +263,17 @@ def test_one_more_command_puts_right_what_a_killed_provider_left(
     runpod: RunPodEmulator, life: Life, kind: Kind, step: str
 ) -> None:
     spoiled(runpod, life, kind, None, step)
+
+
+@pytest.mark.parametrize("life", [one for one in LIVES if one.shelf], ids=repr)
+@pytest.mark.parametrize("kind", [Kind.MALFORMED_LIST, Kind.GARBAGE, Kind.REFUSED, Kind.RATE_LIMITED])
+def test_a_list_that_cannot_be_read_is_never_taken_for_empty(runpod: RunPodEmulator, life: Life, kind: Kind) -> None:
+    first = Stack(life.resource, runpod.env())
+    first.up(life.first)
+    before = left(runpod)
+    (path,) = {call.path for call in runpod.calls if call.method == "POST"}
+    runpod.faults.add(Fault(method="GET", path=f"{path}$", kind=kind, times=0))
+    lost = Stack(life.resource, runpod.env())
+    with pytest.raises(PlatformError):
+        lost.up(life.first)
+    assert left(runpod) == before
