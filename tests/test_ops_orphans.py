@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +20,7 @@ from engine import Project
 from runpod_wire import POD, QUEUE, client_of, created
 from states import Cli, pending, resource
 
+from ops.backend import read_backend
 from ops.orphans import add_orphans, find, orphans
 from ops.stack import OpsError, pulumi_command
 from providers.account import is_label, label_from
@@ -420,3 +424,31 @@ def test_a_local_server_whose_stack_was_forgotten_is_found_and_ended(
     assert (orphan.holding.label, orphan.holding.status) == ("vllm-anywhere/test/server/1", "running")
     assert orphans(asked("local", "--destroy", "--yes"), run=run) == 0
     assert project.servers() == []
+
+
+@pytest.mark.engine
+def test_what_a_killed_provider_left_is_an_orphan_until_the_next_up_adopts_it(project: Project, machine: Path) -> None:
+    project.env["VLLM_ANYWHERE_STATE"] = str(machine)
+    project.config("provider", "fake")
+    run = lambda args: pulumi_command(args, project.env)  # noqa: E731
+    project.up(ok=False, VLLM_ANYWHERE_FAKE_FAULTS=json.dumps({"create": "kill"}))
+    (left,) = FakeCloud(machine / "fake.json").all()
+    (orphan,) = find(["fake"], "", 60, run).orphans
+    assert (orphan.holding.id, orphan.holding.label) == (left.id, "vllm-anywhere/test/server/1")
+    project.up()
+    found = find(["fake"], "", 60, run)
+    assert (found.orphans, found.unfinished, found.unanswered) == ((), (), {})
+
+
+@pytest.mark.engine
+def test_what_a_killed_engine_was_making_is_claimed_by_its_stack(project: Project) -> None:
+    run = lambda args: pulumi_command(args, project.env)  # noqa: E731
+    up = project.start("up", "--yes", "--skip-preview", "-s", "test")
+    while not project.servers():
+        assert up.poll() is None
+        time.sleep(0.01)
+    os.killpg(up.pid, signal.SIGKILL)
+    up.wait()
+    backend = read_backend(run)
+    assert backend.claimant("vllm-anywhere/test/server/1") == "test"
+    assert backend.claimant("vllm-anywhere/test/server/2") == ""
