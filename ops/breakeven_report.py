@@ -52,7 +52,7 @@ def report(found: Breakeven) -> list[Table | Text | Chart]:
         Text("\n".join(lines)),
         Text(""),
         Chart(found),
-        Text(""),
+        Text("".join(_drawn_apis(found))),
         Text("\n".join(notes(found))),
     ]
 
@@ -73,7 +73,8 @@ def svg(found: Breakeven) -> str:
     series, axes = drawn(found)
     above = "; ".join(_sentence(found, against) for against in _in_chart(found))
     hosts = "; ".join(f"{host.style}: {_host_cost(found, host)}" for host in found.hosts)
-    return line_chart_svg(series, axes, "Cost a month: closed API or self-hosted", f"{hosts}. {above}.")
+    described = " ".join([f"{hosts}. {above}.", *(line.strip() for line in _drawn_apis(found))])
+    return line_chart_svg(series, axes, "Cost a month: closed API or self-hosted", described)
 
 
 def drawn(found: Breakeven) -> tuple[list[Series], Axes]:
@@ -202,7 +203,7 @@ def _bandwidths(found: Breakeven) -> str:
 def _host_table(found: Breakeven) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("self-hosting", no_wrap=True)
-    table.add_column("offer", overflow="fold")
+    table.add_column("offer")
     table.add_column("a month", justify="right")
     table.add_column("1M answer tokens, never idle", justify="right", max_width=18)
     for host in found.hosts:
@@ -217,7 +218,7 @@ def _api_table(found: Breakeven) -> Table:
     table.add_column("a request", justify="right", no_wrap=True)
     for host in found.hosts:
         table.add_column(f"{host.style} is cheaper above", justify="right", min_width=13, max_width=20)
-    table.add_column("price of", overflow="fold")
+    table.add_column("price of", min_width=10)
     for against in found.against:
         crossings = [_above(crossing, host) for crossing, host in zip(against.crossings, found.hosts, strict=True)]
         table.add_row(against.api.name, dollars(against.per_request), *crossings, _source(against.api))
@@ -264,8 +265,7 @@ def _declared(found: Breakeven) -> Iterator[str]:
         f"at peak: {servers}."
     )
     costs = {name: cost for name, cost in _declared_costs(found).items() if cost is not None}
-    shown = {one.api.name for one in _in_chart(found)} | {host.style for host in found.hosts}
-    yield f"A month of that costs: {', '.join(f'{name} {dollars(costs[name])}' for name in costs if name in shown)}."
+    yield f"A month of that costs: {', '.join(f'{name} {dollars(cost)}' for name, cost in costs.items())}."
     if len(costs) < len(_declared_costs(found)):
         yield f"Self-hosting is not compared beyond {found.terms.max_servers} servers."
 
@@ -309,6 +309,14 @@ def _in_chart(found: Breakeven) -> list[Against]:
     return [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
 
 
+def _drawn_apis(found: Breakeven) -> Iterator[str]:
+    if len(found.against) > _DRAWN_APIS:
+        yield (
+            f"Drawn: {_DRAWN_APIS} of {len(found.against)} APIs, the cheapest, the middle and the dearest a request, "
+            "since more lines would hide one another. The table has them all.\n"
+        )
+
+
 def _sentence(found: Breakeven, against: Against) -> str:
     parts = [
         f"{host.style} {_above(crossing, host) if crossing is None else f'above {_above(crossing, host)} requests'}"
@@ -327,6 +335,7 @@ def _api_facts(found: Breakeven, against: Against) -> dict[str, Any]:
         "price_source": api.source,
         "price_as_of": api.as_of.isoformat() if api.as_of else None,
         "price_url": api.url,
+        "token_factor": str(api.token_factor),
         "self_hosting_cheaper_above": {
             host.style: {
                 "requests_per_month": crossing.requests,

@@ -35,6 +35,7 @@ class ApiModel:
         cache_minimum_tokens: shortest prompt that is cached at all; a shorter one is billed in full, and nothing in
             the API's answer says why. None when it isn't known, and then nothing counts as cached.
         prompt_over, prompt_up_to: the prompt lengths that the row is for; `prompt_up_to` None is any longer one.
+        token_factor: tokens that its tokenizer makes of a text for which one token was declared.
         as_of: the day the price was true; None when a user's row doesn't say.
         source: the table of this repository, or the user's file.
         obtained: how the price came here, such as `transcribed` from the vendor's page.
@@ -53,17 +54,19 @@ class ApiModel:
     source: Literal["snapshot", "user"]
     prompt_over: int = 0
     prompt_up_to: int | None = None
+    token_factor: Decimal = Decimal(1)
     obtained: str = ""
     note: str = ""
 
     def takes(self, input_tokens: int) -> bool:
-        """Whether the row is for prompts of that length."""
-        return self.prompt_over < input_tokens and (self.prompt_up_to is None or input_tokens <= self.prompt_up_to)
+        """Whether the row is for prompts of that declared length."""
+        counted = input_tokens * self.token_factor
+        return self.prompt_over < counted and (self.prompt_up_to is None or counted <= self.prompt_up_to)
 
     def caches(self, prompt_tokens: int) -> bool:
-        """Whether a prefix of that length is kept between requests."""
+        """Whether a prefix of that declared length is kept between requests."""
         known = None not in (self.cache_write_per_m, self.cache_read_per_m, self.cache_minimum_tokens)
-        return known and 0 < prompt_tokens >= (self.cache_minimum_tokens or 0)
+        return known and 0 < prompt_tokens * self.token_factor >= (self.cache_minimum_tokens or 0)
 
 
 class ApiTableError(ValueError):
@@ -101,7 +104,7 @@ def request_price(
     if api.caches(cached) and api.cache_write_per_m is not None and api.cache_read_per_m is not None:
         each = api.cache_write_per_m * missed + api.cache_read_per_m * (1 - missed)
         price += cached * (each - api.input_per_m)
-    return price / _MILLION
+    return price * api.token_factor / _MILLION
 
 
 def cache_misses(requests_per_month: int) -> Decimal:
@@ -131,6 +134,7 @@ class _Row(Part):
     cache_minimum_tokens: int | None = Field(default=None, ge=0)
     prompt_over: int = Field(default=0, ge=0)
     prompt_up_to: int | None = Field(default=None, ge=1)
+    token_factor: Decimal = Field(default=Decimal(1), gt=0, le=10, max_digits=6)
     url: str = ""
     as_of: date | None = None
     obtained: str = ""
@@ -162,6 +166,7 @@ def _parse(text: str, source: Literal["snapshot", "user"]) -> Iterator[ApiModel]
             source=source,
             prompt_over=row.prompt_over,
             prompt_up_to=row.prompt_up_to,
+            token_factor=row.token_factor,
             obtained=row.obtained,
             note=row.note,
         )
@@ -179,6 +184,8 @@ def _row(line: int, values: Mapping[str | None, str | list[str] | None]) -> _Row
 
 
 def _works(column: str) -> str:
+    if column == "token_factor":
+        return "tokens that it counts for one declared, such as 1.3"
     if column.endswith("_per_m"):
         return "US dollars for a million tokens, such as 3 or 0.25"
     if column == "as_of":

@@ -237,13 +237,13 @@ def test_beyond_the_break_even_hosting_costs_less_up_to_what_its_servers_answer(
 
 
 def test_a_break_even_beyond_one_server_counts_the_servers_that_it_takes() -> None:
-    # At 0.00015 a request 248.20 are 1.65 million requests, but one server answers 1.1 million; each one more of them
+    # At 0.000195 a request 248.20 are 1.27 million requests, but one server answers 1.1 million; each one more of them
     # costs another 248.20, so the API stays cheaper at any volume.
     found = compared(POD)
     assert found.most == 1_108_556
     assert crossing(found, "Claude Haiku 5.5") is None
     steady = compared(POD, terms=Terms(peak=Decimal(1)))
-    assert crossing(steady, "Claude Haiku 5.5") == Crossing(1_654_666, 1, Decimal("248.19990"))
+    assert crossing(steady, "Claude Haiku 5.5") == Crossing(1_272_820, 1, Decimal("248.199900"))
 
 
 def test_maintenance_is_paid_once_however_many_servers() -> None:
@@ -294,7 +294,28 @@ def test_an_api_is_compared_at_the_price_for_prompts_of_that_length() -> None:
     usage = SPEC.usage.model_copy(update={"input_tokens": 200_000})
     found = compared(POD, spec=SPEC.model_copy(update={"usage": usage}))
     (long,) = [one for one in found.against if one.api.name == "Claude Haiku 5.5"]
-    assert long.per_request == (200_000 * Decimal("0.50") + 200 * Decimal("2.50")) / 10**6
+    assert long.per_request == (200_000 * Decimal("0.50") + 200 * Decimal("2.50")) * Decimal("1.3") / 10**6
+
+
+def test_a_tokenizer_that_makes_more_tokens_of_a_text_is_priced_so() -> None:
+    newer = api("Claude Sonnet 5.5")
+    assert newer.token_factor == Decimal("1.3")
+    same = replace(newer, token_factor=Decimal(1))
+    assert request_price(newer, 500, 200) == request_price(same, 500, 200) * Decimal("1.3")
+    # Its 512 tokens of cache minimum are 394 declared ones, and a row for up to 100,000 takes 76,923.
+    assert (newer.caches(393), newer.caches(394), same.caches(511)) == (False, True, False)
+    short = api("Claude Haiku 5.5")
+    assert (short.takes(76_923), short.takes(76_924)) == (True, False)
+    assert SONNET.token_factor == 1
+
+
+def test_a_users_table_may_say_how_many_tokens_a_tokenizer_makes() -> None:
+    (mine,) = [
+        one for one in api_models("name,input_per_m,output_per_m,token_factor\nMine,1,2,0.9\n") if one.name == "Mine"
+    ]
+    assert mine.token_factor == Decimal("0.9")
+    with pytest.raises(ApiTableError, match=r"token_factor = 0: tokens that it counts for one declared"):
+        api_models("name,input_per_m,output_per_m,token_factor\nMine,1,2,0\n")
 
 
 # Capacity and throughput.

@@ -135,6 +135,23 @@ def test_nothing_that_fits_says_which_command_helps(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("rented")
+def test_a_chart_without_some_apis_says_which_and_why(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = "Drawn: 3 of 6 APIs, the cheapest, the middle and the dearest a request"
+    assert run("--svg", str(tmp_path / "chart.svg")) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in (tmp_path / "chart.svg").read_text(encoding="utf-8")
+    assert run("--api", "sonnet") == 0
+    assert "Drawn:" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("rented")
+def test_a_month_of_the_declared_load_is_priced_for_every_api(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--set", "usage.requests_per_day=1000") == 0
+    (sentence,) = [line for line in " ".join(capsys.readouterr().out.split()).split(". ") if "month of that" in line]
+    assert sentence.count("Claude") == 6
+
+
+@pytest.mark.usefixtures("rented")
 def test_the_chart_is_written_as_svg(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "chart.svg"
     assert run("--svg", str(path)) == 0
@@ -176,7 +193,7 @@ def test_a_declared_load_is_checked_against_the_servers_it_takes(capsys: pytest.
 def test_the_declared_load_is_priced_with_the_servers_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
     monthly = answer(capsys, "--set", "usage.requests_per_day=100000")["declared"]["monthly_usd"]
     assert monthly["always on"] == str(3 * Decimal("188.50"))
-    assert monthly["Claude Haiku 5.5"] == "456.25"
+    assert monthly["Claude Haiku 5.5"] == "593.13"
     assert Decimal(monthly["scale to zero"]) < 3 * Decimal("420.48")
 
 
@@ -187,7 +204,7 @@ def test_the_declared_load_is_priced_with_the_servers_it_takes(capsys: pytest.Ca
         (("--output-tokens", "10000000"), "One server answers up to 22 requests"),
         (("--output-tokens", "10000000", "--tokens-per-s", "0.01"), "One server answers up to 0 requests"),
         (("--monthly", "0"), "always"),
-        (("--monthly", "248", "--peak", "1"), "1,653,333"),
+        (("--monthly", "248", "--peak", "1"), "1,271,794"),
         (("--set", "usage.requests_per_day=1000000000"), "Self-hosting is not compared beyond 8 servers"),
         (("--set", "usage.requests_per_day=0"), "The declared 0 requests a month"),
         (("--input-tokens", "10000000", "--cached-tokens", "10000000"), "a request"),
