@@ -126,7 +126,7 @@ class EngineSpec(Part):
 
     version: str = Field(
         default=DEFAULT_VLLM_VERSION,
-        pattern=r"^\d+\.\d+\.\d+(\.post\d+)?$",
+        pattern=r"^\d+\.\d+\.\d+(\.\d+)?(\.post\d+)?$",
         description="vLLM release; the image is `vllm/vllm-openai:v<version>`. "
         "Releases before 0.22.0 have a known API-key bypass and are refused on a public port.",
     )
