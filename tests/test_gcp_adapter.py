@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from providers.base import KEY, Ask, Declaration, Declared, Ref, Text
+from providers.base import HF_TOKEN, KEY, Ask, Declaration, Declared, Ref, Text
 from providers.gcp.adapter import ADAPTER
 from providers.gcp.machines import region_of, zones_for, zones_with
 from providers.gcp.options import GcpOptions
@@ -61,7 +61,7 @@ def test_a_spec_of_nothing_but_the_provider_is_served() -> None:
     assert got.endpoint == Text("https://{}:8000/v1", (Ref("address", "address"),))
     assert got.ca == Ref("tls", "caPem")
     assert [d.type for d in got.resources][:2] == ["vllm-anywhere:gcp:Name", "gcp:compute/address:Address"]
-    assert got.resources[-1].type == "gcp:compute/instance:Instance"
+    assert [d.type for d in got.resources][-2:] == ["gcp:compute/instance:Instance", "vllm-anywhere:gcp:Run"]
 
 
 def test_everything_a_resource_refers_to_comes_before_it() -> None:
@@ -154,6 +154,29 @@ def test_no_secret_is_among_what_anybody_may_read_of_the_vm() -> None:
     secret = {KEY, Ref("tls", "keyPem"), Ref("tls", "caKeyPem")}
     assert not secret & set(refs(server.inputs))
     assert Ref("api-key-secret-version", "name") in set(refs(server.inputs))
+
+
+def test_a_hugging_face_token_is_a_secret_of_its_own_and_only_where_there_is_one() -> None:
+    asked = replace(ask(), secrets=frozenset({"hf_token"}))
+    assert named(asked, "hf-token-secret-version").inputs["secret_data"] == HF_TOKEN
+    assert Ref("hf-token-secret-version", "name") in set(refs(named(asked).inputs))
+    assert "HF_TOKEN={" in named(asked).inputs["metadata_startup_script"].template
+    assert "hf-token-secret-reader" in named(asked).depends_on
+    assert not [d for d in declared(ask()).resources if d.name.startswith("hf-token")]
+
+
+def test_what_means_that_the_server_was_started_anew_is_what_ready_waits_for() -> None:
+    got = declared(ask(hardware=T4))
+    assert {ref.resource for ref in refs(got.run)} == {"run"}
+    run = named(ask({"machine_type": "n1-standard-8"}, hardware=T4), "run")
+    assert run.inputs["machineType"] == "n1-standard-8"
+    assert {ref.resource for ref in refs(run.inputs)} == {"server"}
+
+
+def test_that_the_t4_may_lose_its_support_is_told_as_unconfirmed() -> None:
+    (note,) = [note for note in declared(ask(hardware=T4)).notes if "2027" in note]
+    assert "Unconfirmed" in note and '"Google ends T4 support on 2027-08-01"' in note
+    assert not [note for note in declared(ask(hardware=L4)).notes if "2027" in note]
 
 
 def test_the_firewall_lets_in_the_allow_list_alone() -> None:

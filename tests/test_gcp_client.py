@@ -20,6 +20,7 @@ from providers.base import AuthError, NoCapacity, PlatformError
 from providers.gcp.auth import Identity, identity
 from providers.gcp.client import Google, Refused, server_lines, tail_of
 from providers.gcp.quotas import Quota
+from providers.gcp.run import Run, RunInputs
 from providers.gcp.zone import Zone, ZoneInputs, ZoneOutputs
 from providers.native import Context
 
@@ -305,7 +306,7 @@ def test_what_is_reserved_is_one_such_machine_that_any_vm_may_take() -> None:
 
 def test_when_all_are_sold_out_the_error_says_what_is_billed_and_what_to_do() -> None:
     zones = Zones(dict.fromkeys(WANTED.zones, "sold out"))
-    with pytest.raises(NoCapacity, match="no VM exists, so neither is billed") as found:
+    with pytest.raises(NoCapacity, match="no VM was made, so neither is billed") as found:
         search(zones)
     assert "pulumi config set" in str(found.value)
     assert zones.reserved == {}
@@ -346,6 +347,65 @@ def test_another_order_of_zones_moves_no_vm(monkeypatch: pytest.MonkeyPatch) -> 
     other = WANTED.model_copy(update={"zones": ["europe-west4-c", "europe-west4-b"]})
     assert Zone().update(Shown().context(), "id", outputs, WANTED, other).outputs == outputs
     assert asked.orders == []
+
+
+def test_a_vm_that_only_changes_its_machine_type_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Zones()
+    monkeypatch.setattr("providers.gcp.client.connect", lambda: google(asked))
+    bigger = WANTED.model_copy(update={"machine_type": "n1-standard-8"})
+    assert Zone().update(Shown().context(), "id", found("europe-west4-b"), WANTED, bigger).outputs.zone[-1] == "b"
+    assert asked.orders == []
+
+
+@pytest.mark.parametrize(("fault", "zone"), [("sold out", ""), ("quota", "europe-west4-a")])
+def test_another_gpu_is_looked_for_while_the_old_vm_has_the_quota(
+    monkeypatch: pytest.MonkeyPatch, fault: str, zone: str
+) -> None:
+    asked = Zones(dict.fromkeys(WANTED.zones, fault))
+    monkeypatch.setattr("providers.gcp.client.connect", lambda: google(asked))
+    other = WANTED.model_copy(update={"machine_type": "g2-standard-4", "accelerator": ""})
+
+    def update() -> ZoneOutputs:
+        return Zone().update(Shown().context(), "id", found("europe-west4-b"), WANTED, other).outputs
+
+    if zone:
+        assert update() == found(zone, asked=False)
+    else:
+        with pytest.raises(NoCapacity, match="the VM that runs is untouched"):
+            update()
+
+
+def running(monkeypatch: pytest.MonkeyPatch, status: str, started: str, code: int = 200) -> None:
+    def respond(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(code, json={"status": status, "lastStartTimestamp": started})
+
+    who = Google(Identity("token", "shop"), transport=httpx.MockTransport(respond), environ={})
+    monkeypatch.setattr("providers.gcp.client.connect", lambda: who)
+
+
+RUN = RunInputs(instance="projects/p/zones/z/instances/n", instance_id="7", machine_type="n1", secure_boot=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "started", "code", "seen"),
+    [
+        ("RUNNING", "2026-11-21T09:00:00Z", 200, ""),
+        ("RUNNING", "2026-11-21T10:00:00Z", 200, "started anew at 2026-11-21T10:00:00Z"),
+        ("TERMINATED", "2026-11-21T09:00:00Z", 200, "TERMINATED"),
+        ("", "", 404, "GONE"),
+        ("", "", 503, ""),
+    ],
+)
+def test_refresh_sees_that_a_run_is_over(
+    monkeypatch: pytest.MonkeyPatch, status: str, started: str, code: int, seen: str
+) -> None:
+    running(monkeypatch, "RUNNING", "2026-11-21T09:00:00Z")
+    made = Run().create(Shown().context(), RUN)
+    assert made.outputs.started_at == "2026-11-21T09:00:00Z"
+    running(monkeypatch, status, started, code)
+    read = Run().read(Shown().context(), made.id, RUN, made.outputs)
+    assert read is not None
+    assert read.inputs.status == seen
 
 
 def test_refresh_tells_that_the_vm_is_gone_and_up_looks_for_a_zone_again(monkeypatch: pytest.MonkeyPatch) -> None:

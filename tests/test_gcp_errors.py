@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.gcp.errors import refusal
+from providers.gcp.errors import advice, refusal
 
 CASES = [
     (
@@ -55,6 +55,12 @@ CASES = [
         "requires stopping it. To acknowledge this, please set allow_stopping_for_update = true in your config.",
         "stop_required",
     ),
+    ("Failed to retrieve project, pid: , err: project: required field is not set", "no_project"),
+    (
+        "Error waiting for instance to create: timeout while waiting for state to become 'DONE' (last state: "
+        "'RUNNING', timeout: 20m0s)",
+        "timeout",
+    ),
     ("The resource 'projects/x/global/images/family/ubuntu-gone' was not found, notFound", "image_missing"),
 ]
 
@@ -72,7 +78,6 @@ def test_a_stockout_names_the_zones_that_google_says_have_capacity() -> None:
     assert found is not None
     assert found.zones == ("us-central1-a", "us-central1-f")
     assert '["us-central1-a", "us-central1-f"]' in found.advice
-    assert "No VM exists, so none is billed" in found.advice
 
 
 def test_a_quota_names_its_metric_and_its_region() -> None:
@@ -87,6 +92,31 @@ def test_a_quota_names_its_metric_and_its_region() -> None:
 def test_only_what_depends_on_the_zone_is_worth_another_zone() -> None:
     kinds = {kind for text, kind in CASES if (found := refusal(text)) and found.another_zone}
     assert kinds == {"stockout", "no_such_gpu"}
+
+
+def test_advice_says_what_it_costs_now() -> None:
+    for text, kind in CASES:
+        told = advice(text)
+        assert "bill" in told, text
+        assert "`" in told or "https://" in told, text
+        assert ("was not made" in told) is (text.startswith("Error waiting") and kind != "timeout"), text
+    assert advice("hello") == ""
+
+
+def test_a_permission_is_named_with_a_role_that_has_it() -> None:
+    text = "googleapi: Error 403: Required 'iam.serviceAccounts.create' permission for 'projects/p', forbidden"
+    told = advice(text)
+    for words in (
+        "lack the permission iam.serviceAccounts.create",
+        "--role=roles/iam.serviceAccountAdmin",
+        "doctor gcp",
+    ):
+        assert words in told
+    assert "doctor gcp" in advice("googleapi: Error 403: The caller does not have permission, forbidden")
+
+
+def test_what_exists_already_is_imported_by_its_id() -> None:
+    assert "server projects/p/zones/z/instances/n --parent" in advice(CASES[8][0])
 
 
 def test_an_api_that_is_off_names_itself() -> None:

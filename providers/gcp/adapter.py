@@ -10,20 +10,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 
-from providers.base import Ask, Declared, Reason, Ref
+from providers.base import HF_TOKEN, Ask, Declared, Reason, Ref
 from providers.gcp.machines import accelerator, region_of, zones_for, zones_with
 from providers.gcp.options import DRIVER, GcpOptions
 from providers.gcp.pricing import GcpMarket
 from providers.gcp.quotas import QuotaFinding, quota_findings
-from providers.gcp.stack import Choice, declarations, endpoint, own_tls, searches_zones
+from providers.gcp.stack import Choice, declarations, endpoint, own_tls, run, searches_zones
 from serving.capabilities import BF16_SINCE
-from serving.cost import assumptions_for, stopped_cost
+from serving.cost import assumptions_for
 from serving.gpus import UnknownGpu, gpu
 from serving.models import Model
 from serving.offers import Offer, Rate
 from serving.preflight import IMAGE_DISK_GB, Host, preflight
 from serving.rank import chosen_order, rank, wanted_gpus
-from serving.report import dollars
 from serving.spec import DeploymentSpec
 from serving.start import refused_args
 
@@ -32,6 +31,8 @@ SYSTEM_DISK_GB = 10
 """Ubuntu with the driver, Docker and the container toolkit; an estimate."""
 PULL_DISK_GB = 12
 """The compressed image, which lies beside the unpacked one while it is pulled (vllm-project/vllm#27154)."""
+T4_END = "Google ends T4 support on 2027-08-01"
+"""What several public Terraform modules say as of September 2026, and no page of Google's that we know."""
 COMMITTED = frozenset({"GPU", "machine", "vCPU", "memory"})
 """Meters that a committed-use contract makes cheaper."""
 
@@ -77,12 +78,11 @@ class GcpAdapter:
         card = gpu(offer.gpu)
         choice = Choice(offer.sku, card, offer.region, zones_for(offer.gpu, offer.region, options.zones))
         half = card.compute_capability < BF16_SINCE
-        group = options.ha == "mig"
         return Declared(
-            resources=declarations(spec, options, choice, half=half),
+            resources=declarations(spec, options, choice, half=half, hf_token=HF_TOKEN.key in ask.secrets),
             server="server",
             endpoint=endpoint(options),
-            run=Ref("template", "self_link_unique") if group else Ref("server", "instance_id"),
+            run=run(options),
             model=spec.model.served_name,
             hardware=_hardware(spec, choice),
             notes=(*_market(ask).notes, *_notes(ask, offer, choice, half)),
@@ -200,16 +200,14 @@ def _notes(ask: Ask, offer: Offer, choice: Choice, half: bool) -> Iterable[str]:
         yield "This GPU has no bfloat16, so the model runs in half precision (--dtype half)."
     if choice.gpu.name == "T4":
         yield (
-            "The T4 is of 2018 and the oldest GPU that vLLM's images still run on; "
+            "The T4 is of 2018 and the oldest GPU that vLLM's images still run on. Unconfirmed: several public "
+            f'Terraform modules say "{T4_END}"; we found no page of Google\'s that does. '
             "`hardware.gpus: [L4]` costs more and lasts longer."
         )
     if accelerator(choice.gpu, choice.machine) == "":
         yield f"{choice.machine} comes with its GPU: its price holds both."
     if spec.hardware.spot:
         yield from _spot_notes(options)
-    idle = stopped_cost(spec, offer)
-    if idle:
-        yield f"Stopped it still costs {dollars(idle)} a month for disk and address; `pulumi destroy` ends that."
     if options.ha == "none":
         yield (
             "A change of model, flags, key or image deletes the VM and makes it anew: "

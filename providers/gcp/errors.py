@@ -23,6 +23,8 @@ Kind = Literal[
     "stop_required",
     "image_missing",
     "in_use",
+    "no_project",
+    "timeout",
 ]
 
 
@@ -34,7 +36,7 @@ class Refusal:
         zones: where Google says there is capacity now; of a stockout.
         metric: the quota, such as `NVIDIA_T4_GPUS`.
         region: where that quota holds; "" for everywhere.
-        advice: what it means, what it costs, and the next command.
+        advice: what it means, and the next command.
     """
 
     kind: Kind
@@ -49,7 +51,24 @@ class Refusal:
         return self.kind in ("stockout", "no_such_gpu")
 
 
-_NO_VM = "No VM exists, so none is billed; the address, the secrets and the firewall rule are kept for the next `up`."
+_NOT_MADE = (
+    "This was not made, so it isn't billed. What was made before it is kept for the next `up`; of that a static "
+    "address is billed. `pulumi destroy` removes it."
+)
+_AS_BEFORE = (
+    "Nothing new is billed. What was there is kept and billed as before: `pulumi refresh` shows it, `pulumi destroy` "
+    "removes it."
+)
+_CREATING = re.compile(r"Error creating|instance to create:", re.I)
+_ROLES = {
+    "compute": "roles/compute.admin",
+    "iam": "roles/iam.serviceAccountAdmin",
+    "secretmanager": "roles/secretmanager.admin",
+    "resourcemanager": "roles/resourcemanager.projectIamAdmin",
+    "serviceusage": "roles/serviceusage.serviceUsageAdmin",
+}
+"""The narrowest predefined role that has all permissions of a service that are needed here
+(https://cloud.google.com/iam/docs/understanding-roles)."""
 _QUOTAS = "https://console.cloud.google.com/iam-admin/quotas"
 _STOCKOUT = re.compile(
     r"does not have enough resources available|is currently unavailable in the \S+ zone|ZONE_RESOURCE_POOL_EXHAUSTED"
@@ -70,10 +89,11 @@ _BILLING = re.compile(
     r"|BILLING_DISABLED|requires billing",
     re.I,
 )
-_PERMISSION = re.compile(
-    r"Required '([a-z.A-Z]+)' permission|permission '?([a-zA-Z.]+)'? denied|PERMISSION_DENIED|googleapi: Error 403",
-    re.I,
-)
+_DENIED = re.compile(r"googleapi: Error 403|PERMISSION_DENIED|does not have permission", re.I)
+_PERMISSION = re.compile(r"'([a-z]+\.[a-zA-Z.]+)' permission|permission:? '?([a-z]+\.[a-zA-Z.]+)\b", re.I)
+_PROJECT = re.compile(r"project: required field is not set|Failed to retrieve project", re.I)
+_TIMEOUT = re.compile(r"timeout while waiting for state to become", re.I)
+_THERE = re.compile(r"(projects/[\w.:-]+/zones/[\w-]+/instances/[\w-]+)")
 _EXISTS = re.compile(r"already exists|alreadyExists|googleapi: Error 409", re.I)
 _LIVE = re.compile(r"do not support live migration|onHostMaintenance be one of", re.I)
 _STOP = re.compile(r"Changing the machine_type, .* requires stopping it|allow_stopping_for_update", re.I)
@@ -82,9 +102,13 @@ _IN_USE = re.compile(r"resourceInUseByAnotherResource|is already being used by",
 
 
 def advice(text: str) -> str:
-    """What to do about a provider's text; "" when it is none of the known refusals."""
+    """What a provider's text means, what that costs now, and the next command; "" for none of the known refusals."""
     found = refusal(text)
-    return found.advice if found else ""
+    if found is None:
+        return ""
+    if found.kind == "timeout":
+        return found.advice
+    return f"{found.advice} {_NOT_MADE if _CREATING.search(text) else _AS_BEFORE}"
 
 
 def refusal(text: str) -> Refusal | None:
@@ -110,14 +134,14 @@ def _quota(text: str) -> Refusal | None:
         return Refusal(
             "quota_global",
             f"The project may use no GPU anywhere: {metric} is used up or 0, which it is in every new project. Ask for "
-            f"1 at {_QUOTAS} (a free trial can't); no other zone or region helps until then. {_NO_VM}",
+            f"1 at {_QUOTAS} (a free trial can't); no other zone or region helps until then.",
             metric=metric,
         )
     where = f" in {region}" if region else ""
     return Refusal(
         "quota_region",
         f"The quota {metric}{where} is used up or 0. Ask for more at {_QUOTAS}, or change the region: "
-        f"`pulumi config set --path 'vllm-anywhere:placement.regions[0]' <region>`. {_NO_VM}",
+        f"`pulumi config set --path 'vllm-anywhere:placement.regions[0]' <region>`.",
         metric=metric,
         region=region,
     )
@@ -131,7 +155,8 @@ def _api(text: str) -> Refusal | None:
     return Refusal(
         "api_disabled",
         f"{api} is switched off in this project. `gcloud services enable {api}`, or let `up` do it: "
-        "`pulumi config set --path vllm-anywhere:gcp.enable_apis true`. It takes some minutes to spread.",
+        "`pulumi config set --path vllm-anywhere:gcp.enable_apis true`. It takes some minutes to spread; then `pulumi "
+        "up`.",
     )
 
 
@@ -140,7 +165,8 @@ def _billing(text: str) -> Refusal | None:
         return None
     return Refusal(
         "billing_disabled",
-        "The project has no active billing account. Link one: https://console.cloud.google.com/billing/linkedaccount",
+        "The project has no active billing account. Link one, then `pulumi up`: "
+        "https://console.cloud.google.com/billing/linkedaccount",
     )
 
 
@@ -154,8 +180,8 @@ def _stockout(text: str) -> Refusal | None:
     return Refusal(
         "stockout",
         f"The zone is out of this GPU. {hint}`pulumi config set --path --json vllm-anywhere:gcp.zones '[{listed}]'`, "
-        "then `pulumi up`; a static address is of one region, so zones of the same region keep it. Or let Google "
-        f"choose, now and whenever the VM is lost: `pulumi config set --path vllm-anywhere:gcp.ha mig`. {_NO_VM}",
+        "then `pulumi up --refresh`, which looks for a zone again; a static address is of one region, so zones of the "
+        "same region keep it. Or let Google choose, now and whenever the VM is lost: `pulumi config set --path vllm-anywhere:gcp.ha mig`.",
         zones=zones,
     )
 
@@ -164,7 +190,7 @@ def _gpu(text: str) -> Refusal | None:
     found = _NO_GPU.search(text)
     if not found:
         return None
-    advice = f"That zone has no {found[1]}. Leave vllm-anywhere:gcp.zones empty for the zones that have it. {_NO_VM}"
+    advice = f"That zone has no {found[1]}. Leave vllm-anywhere:gcp.zones empty for the zones that have it."
     return Refusal("no_such_gpu", advice)
 
 
@@ -179,22 +205,46 @@ def _rest(text: str) -> Refusal | None:
         return Refusal(
             "image_missing",
             "The boot image is gone. `gcloud compute images list --project ubuntu-os-accelerator-images` lists what "
-            f"there is; set it as vllm-anywhere:gcp.image. {_NO_VM}",
+            "there is; set it as vllm-anywhere:gcp.image.",
         )
     if _IN_USE.search(text):
         return Refusal(
             "in_use", "Something else still uses it; `pulumi refresh` shows what is there, then `pulumi up`."
         )
     if _EXISTS.search(text):
+        vm = _THERE.search(text)
+        adopt = f"gcp:compute/instance:Instance server {vm[1]}" if vm else "<type> <name> <id>"
         return Refusal(
             "exists",
-            "Something of that name exists that this stack does not own, and may be billed: `vllm-anywhere orphans` "
-            "shows it; `pulumi import` adopts it.",
+            "Something of that name exists that this stack does not own, and may be billed: `vllm-anywhere orphans "
+            f"gcp` shows it; `pulumi import {adopt} --parent deployment=<URN>` adopts it, with the URN that "
+            "`pulumi stack --show-urns` has.",
         )
-    if found := _PERMISSION.search(text):
-        needed = found[1] or found[2] or ""
-        role = f" `{needed}`" if needed else ""
+    if _PROJECT.search(text):
+        return Refusal("no_project", "No project is set: `export GOOGLE_PROJECT=<id>`, then `pulumi up`.")
+    if _TIMEOUT.search(text):
         return Refusal(
-            "permission", f"These credentials lack a permission{role}. `vllm-anywhere doctor gcp` lists what is needed."
+            "timeout",
+            "Google had not finished in time, and may yet: then it exists, is billed and is in no state. "
+            "`vllm-anywhere orphans gcp` shows it, `pulumi up` tries again.",
         )
-    return None
+    return _denied(text)
+
+
+def _denied(text: str) -> Refusal | None:
+    found = _PERMISSION.search(text)
+    if not found and not _DENIED.search(text):
+        return None
+    if not found:
+        return Refusal(
+            "permission",
+            "These credentials may not do this. `vllm-anywhere doctor gcp` lists the permissions it takes.",
+        )
+    needed = found[1] or found[2]
+    role = _ROLES.get(needed.partition(".")[0], "<role>")
+    return Refusal(
+        "permission",
+        f"These credentials lack the permission {needed}. Somebody who may: `gcloud projects add-iam-policy-binding "
+        f"$GOOGLE_PROJECT --member=<user:you@example.org> --role={role}`. `vllm-anywhere doctor gcp` lists all that "
+        "are needed.",
+    )

@@ -1,4 +1,4 @@
-"""The project's own resources for GCP: the name that all others share, and the search for a zone with capacity."""
+"""The project's own resources for GCP: the name that all others share, the zone with capacity, the VM's run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from providers.base import PlatformError
+from providers.gcp.run import Run
 from providers.gcp.zone import Zone
 from providers.native import Context, Created, Found, Labelled, NativeResource, Properties
 
@@ -67,4 +68,4 @@ class Name(NativeResource[NameInputs, NameOutputs]):
         return None
 
 
-RESOURCES: tuple[NativeResource[Any, Any], ...] = (Name(), Zone())
+RESOURCES: tuple[NativeResource[Any, Any], ...] = (Name(), Zone(), Run())

@@ -1,4 +1,4 @@
-"""The resources of one deployment, as data: what `pulumi_gcp` registers, and the project's own two.
+"""The resources of one deployment, as data: what `pulumi_gcp` registers, and the project's own.
 
 Names come from the stack's own (`vllm-anywhere:gcp:Name`), because Compute Engine replaces a VM of a given name only
 after it has deleted the old one: with the usual GPU quota of 1 the other order could never succeed.
@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from providers.base import KEY, Declaration, Ref, Text
+from providers.base import HF_TOKEN, KEY, ConfigSecret, Declaration, Ref, Text
 from providers.gcp.boot import Boot, startup_script
 from providers.gcp.machines import accelerator
 from providers.gcp.options import GcpOptions
 from serving.gpus import Gpu
 from serving.spec import DeploymentSpec
 from serving.start import API_KEY, TLS_KEY, start_script
+from serving.start import HF_TOKEN as HF_VARIABLE
 
 PORT = 8000
 SLUG = Ref("name", "slug")
@@ -42,9 +43,11 @@ class Choice:
     zones: tuple[str, ...]
 
 
-def declarations(spec: DeploymentSpec, options: GcpOptions, choice: Choice, *, half: bool) -> tuple[Declaration, ...]:
-    """Everything that is registered, each after what it refers to."""
-    made = _Maker(spec, options, choice, half)
+def declarations(
+    spec: DeploymentSpec, options: GcpOptions, choice: Choice, *, half: bool, hf_token: bool = False
+) -> tuple[Declaration, ...]:
+    """Everything that is registered, each after what it refers to. `hf_token`: the stack config has one."""
+    made = _Maker(spec, options, choice, half, hf_token)
     server = made.group() if options.ha == "mig" else made.instance()
     return (made.name(), *made.apis(), *made.network(), *made.identity(), *made.secrets(), *server)
 
@@ -54,6 +57,13 @@ def endpoint(options: GcpOptions) -> Text:
     if options.hostname:
         return Text(f"https://{options.hostname}/v1", ())
     return Text(f"{'http' if options.plain_http else 'https'}://{{}}:{PORT}/v1", (Ref("address", "address"),))
+
+
+def run(options: GcpOptions) -> Ref | Text:
+    """What changes whenever the server is started anew; of a group, whose VMs Google starts, its template."""
+    if options.ha == "mig":
+        return Ref("template", "self_link_unique")
+    return Text("{} {}", (Ref("run", "instanceId"), Ref("run", "startedAt")))
 
 
 def own_tls(options: GcpOptions) -> bool:
@@ -72,6 +82,7 @@ class _Maker:
     options: GcpOptions
     choice: Choice
     half: bool
+    hf_token: bool
 
     def name(self) -> Declaration:
         return Declaration("name", "vllm-anywhere:gcp:Name", {})
@@ -149,7 +160,7 @@ class _Maker:
         return [account, writer]
 
     def secrets(self) -> list[Declaration]:
-        return [one for secret, value in self._secrets().items() for one in self._secret(secret, value)]
+        return [one for secret, (_, value) in self._stored().items() for one in self._secret(secret, value)]
 
     def instance(self) -> list[Declaration]:
         spec, options, choice = self.spec, self.options, self.choice
@@ -176,7 +187,17 @@ class _Maker:
             desired_status="RUNNING",
             **self._machine(),
         )
-        return [*search, instance]
+        run = Declaration(
+            "run",
+            "vllm-anywhere:gcp:Run",
+            {
+                "instance": Ref("server", "id"),
+                "instanceId": Ref("server", "instance_id"),
+                "machineType": choice.machine,
+                "secureBoot": options.secure_boot,
+            },
+        )
+        return [*search, instance, run]
 
     def group(self) -> list[Declaration]:
         """One VM that Google makes anew, in whichever of the zones has capacity; never two, the quota may be 1."""
@@ -286,9 +307,7 @@ class _Maker:
             image=spec.engine.image or f"vllm/vllm-openai:v{spec.engine.version}",
             script=start_script(spec, half=self.half, port=PORT, tls=tls),
             publish=f"{'127.0.0.1:' if local else ''}{PORT}:{PORT}",
-            secrets={variable: Ref(f"{secret}-version", "name") for secret, (variable, _) in _SECRETS.items()}
-            if tls
-            else {API_KEY: Ref("api-key-secret-version", "name")},
+            secrets={variable: Ref(f"{secret}-version", "name") for secret, (variable, _) in self._stored().items()},
             certificate=Ref("tls", "certPem") if tls else None,
             hostname=options.hostname or "",
             port=PORT,
@@ -296,11 +315,15 @@ class _Maker:
         )
         return startup_script(boot)
 
-    def _secrets(self) -> dict[str, Ref]:
-        names = _SECRETS if own_tls(self.options) else {"api-key-secret": _SECRETS["api-key-secret"]}
-        return {name: value for name, (_, value) in names.items()}
+    def _stored(self) -> dict[str, tuple[str, Ref | ConfigSecret]]:
+        """Secret's declaration -> the environment variable that it becomes, and its value."""
+        return {
+            "api-key-secret": (API_KEY, KEY),
+            **({"tls-key-secret": (TLS_KEY, Ref("tls", "keyPem"))} if own_tls(self.options) else {}),
+            **({"hf-token-secret": (HF_VARIABLE, HF_TOKEN)} if self.hf_token else {}),
+        }
 
-    def _secret(self, name: str, value: Ref) -> list[Declaration]:
+    def _secret(self, name: str, value: Ref | ConfigSecret) -> list[Declaration]:
         suffix = name.removesuffix("-secret")
         return [
             self._gcp(
@@ -329,7 +352,7 @@ class _Maker:
     def _before_server(self) -> tuple[str, ...]:
         """What the VM needs before it boots, though it does not refer to it."""
         writer = ("log-writer",) if self.options.cloud_logging else ()
-        return (*(f"{name}-reader" for name in self._secrets()), *writer, "firewall-clients")
+        return (*(f"{name}-reader" for name in self._stored()), *writer, "firewall-clients")
 
     def _zone_search(self) -> list[Declaration]:
         if not searches_zones(self.spec, self.options, self.choice):
@@ -365,7 +388,3 @@ class _Maker:
             depends_on = (*(f"api-{api}" for api in _APIS), *depends_on)
         token = f"gcp:{module}/{kind[0].lower()}{kind[1:]}:{kind}"
         return Declaration(name, token, inputs, f"pulumi_gcp.{module}:{kind}", depends_on, delete_before_replace)
-
-
-_SECRETS = {"api-key-secret": (API_KEY, KEY), "tls-key-secret": (TLS_KEY, Ref("tls", "keyPem"))}
-"""Secret's declaration -> the environment variable that it becomes, and its value."""

@@ -23,6 +23,11 @@ from providers.native import Context, Created, Failure, Found, Labelled, NativeR
 FORGOTTEN_S = 900
 """After that Google deletes what we could not, within two hours."""
 GIVE_BACK_TRIES = 3
+_NOTHING = (
+    "Nothing is reserved and no VM was made, so neither is billed. The address, which is billed, and the secrets are "
+    "kept for the next `up`; `pulumi destroy` removes them."
+)
+_STILL = "Nothing is reserved; the VM that runs is untouched, serves and is billed as before."
 OPERATION_S = 120.0
 PAUSE_S = 2.0
 
@@ -73,20 +78,19 @@ class Zone(NativeResource[ZoneInputs, ZoneOutputs]):
     def update(
         self, context: Context, id: str, outputs: ZoneOutputs, old: ZoneInputs, new: ZoneInputs
     ) -> Created[ZoneOutputs]:
-        def shape(one: ZoneInputs) -> tuple[str, str, int]:
-            return one.machine_type, one.accelerator, one.accelerator_count
-
-        if old.status == "taken" and shape(old) == shape(new) and outputs.zone in new.zones:
+        # A VM that stays keeps its zone: it has the one GPU of the usual quota, so nothing could be reserved.
+        there = old.status == "taken"
+        if there and _gpu(old) == _gpu(new) and outputs.zone in new.zones:
             return Created(id, outputs)
-        return self.create(context, new)
+        return Created(id, self.search(context, new, _connect(context), there=there))
 
     def delete(self, context: Context, id: str, outputs: ZoneOutputs) -> None:
         """Give back what an interrupted search may have left."""
         if (google := _connect(context)) is not None:
             _give_back(context, google, f"projects/{outputs.project}/zones/{outputs.zone}", id)
 
-    def search(self, context: Context, inputs: ZoneInputs, google: Any | None) -> ZoneOutputs:
-        """The first zone with capacity; without a way to ask, the first.
+    def search(self, context: Context, inputs: ZoneInputs, google: Any | None, *, there: bool = False) -> ZoneOutputs:
+        """The first zone with capacity; without a way to ask, the first. `there`: a VM runs that is to be replaced.
 
         Raises:
             NoCapacity: none of the zones has any.
@@ -101,19 +105,25 @@ class Zone(NativeResource[ZoneInputs, ZoneOutputs]):
                 _give_back(context, google, _at(inputs, zone), inputs.slug)
                 return ZoneOutputs(zone=zone, project=inputs.project, asked=True)
             known = refusal(problem)
-            if known and known.kind.startswith("quota"):
-                raise PlatformError(f"{problem}\n{known.advice}")
+            if known and known.kind.startswith("quota") and not there:
+                raise PlatformError(f"{problem}\n{known.advice} {_NOTHING}")
             if not (known and known.another_zone):
-                # Whether reservations are allowed here is not what was asked; the VM itself may be.
+                # Whether reservations are allowed here is not what was asked; the VM itself may be. And a quota may be
+                # used up by the very VM that makes room.
                 context.progress(f"nothing can be reserved in {zone}, so it is tried as it is: {problem}")
                 return ZoneOutputs(zone=zone, project=inputs.project, asked=False)
-        raise NoCapacity(_none(inputs.zones))
+        raise NoCapacity(_none(inputs.zones, there))
 
 
-def _none(zones: Sequence[str]) -> str:
+def _gpu(one: ZoneInputs) -> tuple[str, str, int]:
+    """Family and GPU: whatever else changes, a VM does in place."""
+    return one.machine_type.partition("-")[0], one.accelerator, one.accelerator_count
+
+
+def _none(zones: Sequence[str], there: bool) -> str:
     return (
-        f"none of {', '.join(zones)} has such a machine now. Nothing is reserved and no VM exists, so neither "
-        "is billed; the address and the secrets are kept. `pulumi up` asks again. Another region: "
+        f"none of {', '.join(zones)} has such a machine now. {_STILL if there else _NOTHING} "
+        "`pulumi up` asks again. Another region: "
         "`pulumi config set --path 'vllm-anywhere:placement.regions[0]' <region>`; another GPU: "
         "`pulumi config set --path 'vllm-anywhere:hardware.gpus[0]' L4`; spot or later: `vllm-anywhere:gcp.ha: mig`."
     )

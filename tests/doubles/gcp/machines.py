@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from providers.native import UNKNOWN
@@ -179,6 +180,7 @@ def start(cloud: Cloud, record: Record) -> None:
             access["natIp"] = access["natIp"] if access["natIp"] in fixed else cloud.address()
     record.outputs["currentStatus"] = "RUNNING"
     record.hidden["boot"] += 1
+    record.hidden["started"] = datetime.now(UTC).isoformat(timespec="milliseconds")
     cloud.put(record)
     vm.power_on(cloud, record)
 

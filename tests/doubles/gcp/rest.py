@@ -114,11 +114,13 @@ def _free(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str, An
 
 
 def _instance(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str, Any]:
-    found = _there(cloud, at[0], "Instance").outputs
+    record = _there(cloud, at[0], "Instance")
+    found = record.outputs
     shown = ("name", "labels", "selfLink", "creationTimestamp", "machineType", "tags", "scheduling")
     return {
         **{name: found[name] for name in shown if name in found},
         "id": found["instanceId"],
+        **({"lastStartTimestamp": record.hidden["started"]} if "started" in record.hidden else {}),
         "status": found["currentStatus"],
         "zone": f"{API}projects/{found['project']}/zones/{found['zone']}",
     }
