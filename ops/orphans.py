@@ -1,7 +1,8 @@
 """`vllm-anywhere orphans`: what carries our label and bills, but is owned by no stack's state.
 
 A platform that doesn't answer is never counted as one without orphans, and nothing is destroyed as long as a state
-can't be read.
+can't be read. In the wrong backend everything looks like nobody's; so `--yes` alone, which nobody reads a warning with,
+destroys only what is of a stack that this backend has.
 """
 
 from __future__ import annotations
@@ -58,8 +59,10 @@ class Findings:
     unanswered: Mapping[str, str]
 
     @property
-    def hourly_usd(self) -> Decimal:
-        return total(self.orphans)
+    def foreign(self) -> tuple[Orphan, ...]:
+        """Those of stacks that this backend doesn't have: they were removed, or are another backend's."""
+        known = tuple(f"{project}/" for project in projects(stack.name for stack in self.backend.stacks))
+        return tuple(one for one in self.orphans if not one.holding.label.startswith(known))
 
 
 def add_orphans(commands: Any) -> None:
@@ -68,7 +71,7 @@ def add_orphans(commands: Any) -> None:
     parser.add_argument("platforms", nargs="*", metavar="PLATFORM", help="only these (default: all)")
     parser.add_argument("--label", default="", metavar="PREFIX", help="only labels that begin so: project/stack/")
     parser.add_argument("--destroy", action="store_true", help="destroy them, after one question")
-    parser.add_argument("--yes", action="store_true", help="don't ask")
+    parser.add_argument("--yes", action="store_true", help="don't ask; what is of no stack here then needs --label")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="seconds for all lists together")
     parser.add_argument("--json", action="store_true", help="one JSON document, for programs")
     parser.set_defaults(run=orphans)
@@ -92,13 +95,13 @@ def orphans(
     if not args.json:
         show([*_view(found)])
     if args.destroy and found.orphans:
-        _confirm(found, args, ask)
+        chosen = agreed(found, args, ask)
         # A state may have come to own one of them while the question stood.
         owned = read_backend(run)
-        wanted = [one for one in found.orphans if not _owner(owned, one)]
+        wanted = [one for one in chosen if not _owner(owned, one)]
         destroyed = destroy(wanted, args.timeout, pause, quiet=args.json)
-        if len(wanted) < len(found.orphans):
-            print(f"{len(found.orphans) - len(wanted)} belong to a stack by now and are kept", file=sys.stderr)
+        if len(wanted) < len(chosen):
+            print(f"{len(chosen) - len(wanted)} belong to a stack by now and are kept", file=sys.stderr)
     if args.json:
         show_json(_facts(found, destroyed))
     elif destroyed:
@@ -208,15 +211,35 @@ def _release(account: Account, one: Orphan, pause: Callable[[float], None], *, q
     return ""
 
 
-def _confirm(found: Findings, args: argparse.Namespace, ask: Callable[[str], str]) -> None:
+def agreed(found: Findings, args: argparse.Namespace, ask: Callable[[str], str]) -> list[Orphan]:
+    """What may be destroyed: all of it once somebody has said yes to it.
+
+    Raises:
+        OpsError: nobody is there to be asked, or the answer was no.
+    """
     count = len(found.orphans)
     if args.yes:
-        return
+        left = () if args.label else found.foreign
+        if left:
+            print(_foreign(left, "so --yes leaves them"), file=sys.stderr)
+        return [one for one in found.orphans if one not in left]
     if args.json or not sys.stdin.isatty():
         raise OpsError("nobody is there to be asked, so nothing was destroyed; `--destroy --yes` doesn't ask")
     question = f"Destroy {'it' if count == 1 else f'all {count}'}, with what is on them? Type yes: "
     if ask(question).strip().lower() != "yes":
         raise OpsError(f"nothing was destroyed; they go on costing {_an_hour(found.orphans)}")
+    return list(found.orphans)
+
+
+def _foreign(orphans: Sequence[Orphan], so: str) -> str:
+    """What is not of a stack in this backend, by stack, and how it is destroyed all the same."""
+    stacks = sorted({"/".join(one.holding.label.split("/")[:2]) for one in orphans})
+    prefix = f"{stacks[0]}/" if "/" in stacks[0] else stacks[0]
+    count = f"{len(orphans)} of them {'is' if len(orphans) == 1 else 'are'}"
+    return (
+        f"{count} of no stack in this backend, {so}: {', '.join(stacks)}. If nobody else has it: "
+        f"`vllm-anywhere orphans --label {prefix} --destroy`"
+    )
 
 
 def _view(found: Findings) -> Iterable[Table | str]:
@@ -227,6 +250,8 @@ def _view(found: Findings) -> Iterable[Table | str]:
             f"No state in {where} owns them. A stack in another backend, or on somebody else's machine, may: then "
             "destroying them takes its server away."
         )
+        if found.foreign:
+            yield _foreign(found.foreign, "which may mean that it is the wrong one")
     for one in found.unfinished:
         held, stack = one.holding, one.stack
         yield (
@@ -303,8 +328,9 @@ def _facts(found: Findings, destroyed: Mapping[Orphan, str]) -> dict[str, Any]:
         "asked": list(found.asked),
         "unanswered": dict(found.unanswered),
         "orphans": [_fact(one, destroyed) for one in found.orphans],
+        "of_no_stack_here": [one.holding.id for one in found.foreign],
         "unfinished": [{**_fact(one, {}), "stack": one.stack} for one in found.unfinished],
-        "hourly_usd": str(found.hourly_usd),
+        "hourly_usd": str(total(found.orphans)),
         "prices_complete": all(one.holding.hourly_usd is not None for one in found.orphans),
         "saved_hourly_usd": str(total(one for one, why in destroyed.items() if not why)),
     }

@@ -51,9 +51,9 @@ def vastai(monkeypatch: pytest.MonkeyPatch) -> Iterator[VastEmulator]:
         yield market
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A state folder of its own, for `local` and `fake`."""
+    """A state folder of its own, so that no test can find a server that somebody uses."""
     monkeypatch.setenv("VLLM_ANYWHERE_STATE", str(tmp_path))
     fake_cloud.cache_clear()
     yield tmp_path
@@ -117,7 +117,7 @@ def test_what_a_state_owns_and_what_is_not_ours_is_no_orphan(
         created(api, "/v2/pods", {**POD, "name": "my training pod"})
         lost = created(api, "/v2/pods", POD)
     status, facts = told("runpod", cli=Cli(dev=[resource(POD_TOKEN, owned["id"])]), capsys=capsys)
-    assert status == 1
+    assert (status, facts["of_no_stack_here"]) == (1, [])
     (orphan,) = facts["orphans"]
     assert (orphan["id"], orphan["label"], orphan["kind"]) == (lost["id"], POD["name"], "pod")
     assert Decimal(facts["hourly_usd"]) == Decimal(orphan["hourly_usd"]) > 0
@@ -140,7 +140,7 @@ def test_a_volume_is_destroyed_after_the_pod_that_mounts_it_and_both_are_seen_to
         created(api, "/v2/pods", {**POD, "mounts": mounts})
         created(api, "/v2/serverless", QUEUE)
     runpod.options(delete_lag=2)
-    status, facts = told("runpod", "--destroy", "--yes", cli=Cli(), capsys=capsys)
+    status, facts = told("runpod", "--destroy", "--yes", cli=Cli(dev=[]), capsys=capsys)
     assert status == 0
     assert [one["destroyed"] for one in facts["orphans"]] == [True, True, True]
     assert {one["kind"]: Decimal(one["hourly_usd"]) for one in facts["orphans"]}["volume"] == 7 / Decimal(730)
@@ -157,7 +157,7 @@ def test_a_delete_that_is_reported_and_not_done_is_no_success(
     with client_of(runpod) as api:
         lost = created(api, "/v2/pods", POD)
     runpod.options(ignored_deletes=99)
-    assert orphans(asked("runpod", "--destroy", "--yes"), run=Cli(), pause=lambda seconds: None) == 1
+    assert orphans(asked("runpod", "--destroy", "--yes"), run=Cli(dev=[]), pause=lambda seconds: None) == 1
     out = capsys.readouterr().out
     assert f"Not certain to be gone: runpod pod {lost['id']}" in out
     assert "Destroyed" not in out
@@ -313,6 +313,27 @@ def test_one_question_is_asked_after_the_warning_and_no_keeps_everything(
     assert runpod.called("DELETE", ".*") == []
 
 
+def test_in_a_wrong_backend_yes_destroys_nothing_that_no_label_names(
+    runpod: RunPodEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with client_of(runpod) as api:
+        created(api, "/v2/pods", POD)
+        known = created(api, "/v2/pods", {**POD, "name": "shop/prod/server/1"})
+    status = orphans(asked("runpod", "--destroy", "--yes"), run=Cli(prod=[]), pause=lambda seconds: None)
+    told = capsys.readouterr()
+    assert status == 1
+    assert "1 of them is of no stack in this backend, so --yes leaves them: shop/dev." in told.err
+    assert "`vllm-anywhere orphans --label shop/dev/ --destroy`" in told.err
+    assert "Destroyed 1" in told.out
+    assert [row["name"] for row in runpod.state()["pods"]] == [POD["name"]]
+    assert known["id"] not in {row["id"] for row in runpod.state()["pods"]}
+    status = orphans(
+        asked("--label", "shop/dev/", "runpod", "--destroy", "--yes"), run=Cli(prod=[]), pause=lambda s: None
+    )
+    assert status == 0
+    assert runpod.state()["pods"] == []
+
+
 def test_a_prefix_narrows_what_is_destroyed(runpod: RunPodEmulator, capsys: pytest.CaptureFixture[str]) -> None:
     with client_of(runpod) as api:
         created(api, "/v2/pods", POD)
@@ -397,7 +418,7 @@ def test_an_instance_in_memory_is_destroyed_and_what_that_saves_is_said(
     machine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     FakeCloud(machine / "fake.json").create("shop/dev/server/1", "L4", "m")
-    assert orphans(asked("fake", "--destroy", "--yes"), run=Cli(), pause=lambda seconds: None) == 0
+    assert orphans(asked("fake", "--destroy", "--yes"), run=Cli(dev=[]), pause=lambda seconds: None) == 0
     assert "Destroyed 1, each seen to be gone. That saves $0.5000 an hour, $365.00 in a month." in _flat(capsys)
     assert FakeCloud(machine / "fake.json").all() == []
 
@@ -422,7 +443,9 @@ def test_a_local_server_whose_stack_was_forgotten_is_found_and_ended(
     project.pulumi("stack", "rm", "--force", "--yes", "-s", "test")
     (orphan,) = find(["local"], "", 60, run).orphans
     assert (orphan.holding.label, orphan.holding.status) == ("vllm-anywhere/test/server/1", "running")
-    assert orphans(asked("local", "--destroy", "--yes"), run=run) == 0
+    assert orphans(asked("local", "--destroy", "--yes"), run=run) == 1
+    assert len(project.servers()) == 1
+    assert orphans(asked("local", "--label", "vllm-anywhere/test/", "--destroy", "--yes"), run=run) == 0
     assert project.servers() == []
 
 
