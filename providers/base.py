@@ -31,6 +31,7 @@ PLATFORMS: Mapping[str, str] = {
     "fake": "providers.fake",
     "gcp": "providers.gcp",
     "local": "providers.local",
+    "modal": "providers.modal",
     "runpod": "providers.runpod",
     "vastai": "providers.vastai",
 }
