@@ -20,7 +20,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "comment": ("ops.comment", "a preview as Markdown for a pull request"),
     "bench": ("ops.bench", "load an endpoint: latencies, throughput, cost, go or no-go"),
     "doctor": ("ops.doctor", "is everything there that `up` needs: keys, money, stock, this machine"),
+    "watch": ("ops.watch", "look after stacks: health, drift, prices, time to live; `--heal` repairs"),
+    "logs": ("ops.logs", "what a stack's server said, and why it failed"),
+    "image": ("ops.image", "a Dockerfile and a build for weights inside the image (RunPod)"),
     "orphans": ("ops.orphans", "what carries our label and bills, but belongs to no stack"),
+    "monitor": ("ops.monitor", "files for Prometheus and Grafana, and an exporter of what stacks cost"),
     "schema": ("ops.schema", "the JSON Schema of a stack file, for editors"),
 }
 """Each command with the module whose `add_<command>` declares its options, and what it is for."""
