@@ -1,0 +1,173 @@
+"""`vllm-anywhere monitor`: files with which Prometheus and Grafana watch stacks, and an exporter of what they cost."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+from rich.text import Text
+
+from ops.monitor_files import Endpoint, File, is_address, monitor_files
+from ops.monitor_folder import write
+from ops.stack import OpsError, Stack, read_stack
+from ops.text import show, show_json
+from serving.cost import BASED_ON_USE
+
+PORT = 9790
+"""Of the exporter."""
+KEY_VARIABLES = ("VLLM_ANYWHERE_KEY", "OPENAI_API_KEY")
+"""Where the key of `--url` is looked for, in this order."""
+
+
+def add_monitor(commands: Any) -> None:
+    """The command's options."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "monitor",
+        help="files for Prometheus and Grafana, and an exporter of what stacks cost",
+        description="Writes a Prometheus config with alerts and a Grafana dashboard for stacks. With --exporter, "
+        "serves their price, spend and budget pace instead.",
+    )
+    what = parser.add_argument_group("what is watched")
+    what.add_argument(
+        "-s", "--stack", nargs="+", action="extend", default=[], metavar="STACK", help="stacks (default: local)"
+    )
+    what.add_argument("--url", default="", help="an OpenAI base URL instead of stacks")
+    what.add_argument("--key", default="", help="its key; better in VLLM_ANYWHERE_KEY or OPENAI_API_KEY")
+    what.add_argument("--name", default="", help="its name in charts (default: its host)")
+    files = parser.add_argument_group("files")
+    files.add_argument("--out", type=Path, metavar="DIR", help="where they go; the key in it is yours alone to read")
+    files.add_argument(
+        "--exporter-at",
+        default=f"127.0.0.1:{PORT}",
+        metavar="HOST:PORT",
+        help=f'the exporter as Prometheus reaches it; "" without one (default: 127.0.0.1:{PORT})',
+    )
+    files.add_argument(
+        "--gpu",
+        action="append",
+        default=[],
+        metavar="STACK=HOST:PORT",
+        help="an NVIDIA dcgm-exporter beside that stack's server, for its GPU memory",
+    )
+    files.add_argument("--json", action="store_true", help="one JSON document, for programs")
+    serve = parser.add_argument_group("exporter")
+    serve.add_argument("--exporter", action="store_true", help="serve price and spend for Prometheus until stopped")
+    serve.add_argument("--port", type=int, default=PORT, help=f"of the exporter (default: {PORT})")
+    serve.add_argument("--address", default="127.0.0.1", help="it listens on (default: 127.0.0.1)")
+    parser.set_defaults(run=monitor)
+
+
+def monitor(
+    args: argparse.Namespace,
+    *,
+    read: Callable[[str], Stack] = read_stack,
+    environ: Mapping[str, str] = os.environ,
+    stop: threading.Event | None = None,
+) -> int:
+    """Write the files, or serve the exporter until `stop`. Returns 0.
+
+    Raises:
+        OpsError: options that don't go together, a stack that can't be read, a folder that can't be written.
+    """
+    _check(args)
+    stacks: list[str] = args.stack or ["local"]
+    if args.exporter:
+        # The library is for this alone.
+        from ops.exporter import export
+
+        if not args.json:
+            show([Text(f"http://{args.address}:{args.port}/metrics has price and spend of {', '.join(stacks)}")])
+        export(stacks, args.address, args.port, stop or threading.Event())
+        return 0
+    endpoints = [_of_url(args, environ)] if args.url else [of_stack(read(name)) for name in dict.fromkeys(stacks)]
+    gpus = _gpus(args.gpu, [one.name for one in endpoints])
+    files = monitor_files(endpoints, "" if args.url else args.exporter_at, gpus)
+    changed = write(args.out, files)
+    if args.json:
+        show_json(_facts(args.out, endpoints, files, changed))
+    else:
+        show(_lines(args.out, endpoints, changed, args.exporter_at if not args.url else ""))
+    return 0
+
+
+def of_stack(stack: Stack) -> Endpoint:
+    """A stack's endpoint."""
+    kinds = {line.get("ServiceName") for line in stack.cost.get("lines") or ()}
+    sleeps = bool(kinds & BASED_ON_USE)
+    return Endpoint(stack.name, stack.endpoint, stack.api_key, stack.provider, stack.ca_pem, sleeps)
+
+
+def _of_url(args: argparse.Namespace, environ: Mapping[str, str]) -> Endpoint:
+    key = args.key or next((environ[name] for name in KEY_VARIABLES if environ.get(name)), "")
+    if not key:
+        raise OpsError(f"--url needs a key: put it into {' or '.join(KEY_VARIABLES)}")
+    url = urlsplit(args.url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise OpsError(f"--url {args.url}: an OpenAI base URL, such as https://host/v1")
+    return Endpoint(args.name or url.hostname, args.url, SecretStr(key))
+
+
+def _gpus(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        name, _, address = text.partition("=")
+        if name not in names or not is_address(address):
+            raise OpsError(f"--gpu {text}: one of {', '.join(names)}, `=`, and host:port of its dcgm-exporter")
+        found[name] = address
+    return found
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.url and (args.stack or args.exporter):
+        raise OpsError("--url has no price and belongs to no stack: leave out -s and --exporter")
+    if (args.out is None) != bool(args.exporter):
+        raise OpsError("either --out DIR, which writes the files, or --exporter, which serves price and spend")
+    if args.exporter_at and not is_address(args.exporter_at):
+        raise OpsError(f"--exporter-at {args.exporter_at}: host:port, such as 127.0.0.1:{PORT}")
+    if not 0 <= args.port < 1 << 16:
+        raise OpsError(f"--port {args.port}: 0 to 65535")
+
+
+_ASLEEP = (
+    "is not scraped: it scales with its traffic, and a scrape every 15 s would keep a worker awake and billed. "
+    "Its cost is watched; whether it answers, `vllm-anywhere status` says."
+)
+
+
+def _facts(folder: Path, endpoints: Sequence[Endpoint], files: Mapping[str, File], changed: list[str]) -> Any:
+    return {
+        "folder": str(folder),
+        "files": sorted(files),
+        "changed": sorted(changed),
+        "reload": "prometheus.yml" in changed or "alerts.yml" in changed,
+        "stacks": [
+            {
+                "name": one.name,
+                "endpoint": one.url,
+                "scraped": not one.sleeps,
+                **({"note": _ASLEEP} if one.sleeps else {}),
+            }
+            for one in endpoints
+        ],
+    }
+
+
+def _lines(folder: Path, endpoints: Sequence[Endpoint], changed: list[str], exporter: str) -> list[Text]:
+    scraped = [one.name for one in endpoints if not one.sleeps]
+    lines = [Text(f"{folder}: {', '.join(sorted(changed)) or 'nothing'} written")]
+    lines += [Text(f"{one.name} {_ASLEEP}") for one in endpoints if one.sleeps]
+    if scraped:
+        lines.append(Text("The keys are readable by you alone: run Prometheus under the same user."))
+    if "prometheus.yml" in changed or "alerts.yml" in changed:
+        lines.append(Text(f"Start:  prometheus --config.file={folder}/prometheus.yml    (one that runs: kill -HUP)"))
+    if exporter:
+        names = " ".join(one.name for one in endpoints)
+        lines.append(Text(f"Costs:  vllm-anywhere monitor --exporter -s {names} --port {exporter.rpartition(':')[2]}"))
+    lines.append(Text(f"Charts: in Grafana, Dashboards > New > Import, {folder}/dashboard.json"))
+    return lines
