@@ -1,112 +1,158 @@
-"""What has to be so before `up` can work, asked of Google one by one; and what carries our label there."""
+"""What has to be so before `up` can work, asked of Google one by one, for T4 and L4 and every region together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 
+from providers.account import Check
 from providers.base import PlatformError
 from providers.gcp.client import Google
-from providers.gcp.machines import region_of, zones_with
+from providers.gcp.errors import ROLES
+from providers.gcp.machines import quota_metrics, region_of, zones_with
 from providers.gcp.options import IMAGE
-from providers.gcp.quotas import quota_findings
+from providers.gcp.quotas import REQUEST, Quota, Quotas
 from serving.gpus import gpu
 
-APIS = ("compute.googleapis.com", "secretmanager.googleapis.com", "iam.googleapis.com", "logging.googleapis.com")
+APIS = (
+    "compute.googleapis.com",
+    "secretmanager.googleapis.com",
+    "iam.googleapis.com",
+    "cloudresourcemanager.googleapis.com",
+    "logging.googleapis.com",
+)
+CARDS = ("T4", "L4")
+PERMISSIONS = (
+    "compute.addresses.create",
+    "compute.addresses.delete",
+    "compute.addresses.use",
+    "compute.disks.create",
+    "compute.firewalls.create",
+    "compute.firewalls.delete",
+    "compute.instances.create",
+    "compute.instances.delete",
+    "compute.instances.setLabels",
+    "compute.instances.setMetadata",
+    "compute.instances.setServiceAccount",
+    "compute.instances.setTags",
+    "compute.instances.start",
+    "compute.instances.stop",
+    "compute.networks.updatePolicy",
+    "compute.reservations.create",
+    "compute.reservations.delete",
+    "compute.subnetworks.use",
+    "compute.subnetworks.useExternalIp",
+    "iam.serviceAccounts.actAs",
+    "iam.serviceAccounts.create",
+    "iam.serviceAccounts.delete",
+    "resourcemanager.projects.setIamPolicy",
+    "secretmanager.secrets.create",
+    "secretmanager.secrets.delete",
+    "secretmanager.secrets.setIamPolicy",
+    "secretmanager.versions.add",
+)
+"""What `up` and `destroy` do to a VM with its network, identity and secrets (https://cloud.google.com/iam/docs/permissions-reference)."""
+_BILLING = "https://console.cloud.google.com/billing/linkedaccount"
+_ACT_AS = "roles/iam.serviceAccountUser"
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at: what, whether it is as it should be, and what was seen or what to do."""
-
-    name: str
-    ok: bool
-    text: str
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A thing with our label that may be billed: its kind, its id, the stack's own name there, and its status."""
-
-    kind: str
-    id: str
-    slug: str
-    status: str
+def checks(google: Google, image: str = IMAGE) -> Iterator[Check]:
+    """Billing, APIs, permissions, zones, quotas, image. Each is asked, whatever the others said."""
+    yield from _asked("billing", lambda: _billing(google))
+    yield from _asked("APIs", lambda: _apis(google))
+    yield from _asked("permissions", lambda: _permissions(google))
+    for card in CARDS:
+        yield from _asked("zones", lambda card=card: [_zones(google, card)])
+    yield from _asked("quotas", lambda: quota_checks(google.quotas()))
+    yield from _asked("image", lambda: _image(google, image))
 
 
-def checks(google: Google, *, region: str, card: str = "T4", spot: bool = False, image: str = IMAGE) -> Iterator[Check]:
-    """Project, billing, APIs, GPU in the region's zones, quotas, image. Each is asked, whatever the others said."""
-    if not google.project:
-        yield Check("project", False, "none is set: GOOGLE_PROJECT")
-        return
-    yield _asked("project", lambda: _project(google))
-    yield _asked("billing", lambda: _billing(google))
-    for api in APIS:
-        yield _asked(api, lambda api=api: _api(google, api))
-    yield _asked("zones", lambda: _zones(google, region, card))
-    yield _asked("quotas", lambda: _quotas(google, region, card, spot))
-    yield _asked("image", lambda: _image(google, image))
-
-
-def labelled(google: Google) -> list[Labelled]:
-    """Every VM and address of the project that was made by this project's stacks.
-
-    Raises:
-        PlatformError: a list is not complete; then nothing may be concluded from it.
-    """
-    found: list[Labelled] = []
-    for kind, list_of in (("instances", "instance"), ("addresses", "address")):
-        path = f"projects/{google.project}/aggregated/{kind}"
-        for _, scoped in google.pages(path, filter="labels.managed-by=vllm-anywhere", returnPartialSuccess="false"):
-            for one in scoped.get(kind) or []:
-                id = str(one["selfLink"]).partition("/compute/v1/")[2]
-                slug = str((one.get("labels") or {}).get("vllm-anywhere", ""))
-                found.append(Labelled(list_of, id, slug, str(one.get("status", ""))))
-    return found
-
-
-def _asked(name: str, look: Callable[[], Check]) -> Check:
+def _asked(name: str, look: Callable[[], list[Check]]) -> list[Check]:
     try:
         return look()
     except PlatformError as error:
-        return Check(name, False, str(error))
+        return [Check(name, "failed", str(error))]
 
 
-def _project(google: Google) -> Check:
-    google.get("compute", f"projects/{google.project}")
-    return Check("project", True, google.project)
+def _billing(google: Google) -> list[Check]:
+    if google.get("billing", f"projects/{google.project}/billingInfo").get("billingEnabled"):
+        return [Check("billing", "ok", "the project has an active billing account")]
+    return [Check("billing", "failed", "no active billing account", f"link one: {_BILLING}")]
 
 
-def _billing(google: Google) -> Check:
-    on = bool(google.get("billing", f"projects/{google.project}/billingInfo").get("billingEnabled"))
-    fix = "no active billing account: https://console.cloud.google.com/billing/linkedaccount"
-    return Check("billing", on, "enabled" if on else fix)
+def _apis(google: Google) -> list[Check]:
+    """One check for all that are on, and one for those that are off."""
+    project = google.project
+    off = [
+        api for api in APIS if google.get("serviceusage", f"projects/{project}/services/{api}")["state"] != "ENABLED"
+    ]
+    if not off:
+        return [Check("APIs", "ok", f"all {len(APIS)} are switched on")]
+    command = f"gcloud services enable {' '.join(off)} --project={project}"
+    return [Check("APIs", "failed", f"switched off: {', '.join(off)}", command)]
 
 
-def _api(google: Google, api: str) -> Check:
-    on = google.get("serviceusage", f"projects/{google.project}/services/{api}").get("state") == "ENABLED"
-    return Check(api, on, "enabled" if on else f"`gcloud services enable {api}`")
-
-
-def _zones(google: Google, region: str, card: str) -> Check:
-    name = gpu(card).platform_names["gcp"][0]
-    filter = f"name={name}"
-    scopes = google.pages(f"projects/{google.project}/aggregated/acceleratorTypes", filter=filter)
-    have = sorted(scope.rpartition("/")[2] for scope, found in scopes if found.get("acceleratorTypes"))
-    here = [zone for zone in have if region_of(zone) == region]
-    if not here:
-        return Check("zones", False, f"no {card} in {region}; there is in {', '.join(have) or 'no zone at all'}")
-    known = set(zones_with(card, region))
-    news = f"; not in our table: {', '.join(sorted(set(here) - known))}" if set(here) - known else ""
-    return Check("zones", True, f"{card} in {', '.join(here)}{news}")
-
-
-def _quotas(google: Google, region: str, card: str, spot: bool) -> Check:
-    found = quota_findings(google.quotas(), gpu(card), region, 1, spot)
-    return Check(
-        "quotas", not any(one.fatal for one in found), "; ".join(one.text for one in found) or "enough for one"
+def _permissions(google: Google) -> list[Check]:
+    path = f"projects/{google.project}:testIamPermissions"
+    answer = google.call("POST", "resourcemanager", path, {"permissions": list(PERMISSIONS)})
+    lacking = [one for one in PERMISSIONS if one not in (answer.get("permissions") or [])]
+    if not lacking:
+        return [Check("permissions", "ok", f"all {len(PERMISSIONS)} that `up` and `destroy` take")]
+    roles = sorted({_ACT_AS if one.endswith(".actAs") else ROLES[one.partition(".")[0]] for one in lacking})
+    command = "\n".join(
+        f"gcloud projects add-iam-policy-binding {google.project} --member=<user:you@example.org> --role={role}"
+        for role in roles
     )
+    return [Check("permissions", "failed", f"lacking: {', '.join(lacking)}", command)]
 
 
-def _image(google: Google, image: str) -> Check:
-    return Check("image", True, str(google.get("compute", image).get("name", image)))
+def _zones(google: Google, card: str) -> Check:
+    """Whether Google's zones are those of our table."""
+    name = gpu(card).platform_names["gcp"][0]
+    scopes = google.pages(f"projects/{google.project}/aggregated/acceleratorTypes", filter=f"name={name}")
+    have = {scope.rpartition("/")[2] for scope, found in scopes if found.get("acceleratorTypes")}
+    known = set(zones_with(card))
+    regions = len({region_of(zone) for zone in have})
+    told = f"{card} in {len(have)} zones of {regions} regions"
+    if gone := sorted(known - have):
+        return Check("zones", "warning", f"{told}; no longer in {', '.join(gone)}, which are still tried")
+    if new := sorted(have - known):
+        return Check("zones", "ok", f"{told}; to use {', '.join(new)}, name them in vllm-anywhere:gcp.zones")
+    return Check("zones", "ok", told)
+
+
+def quota_checks(quotas: Quotas) -> list[Check]:
+    """The quota of all GPUs together, and where there is one of each kind, on demand and spot."""
+    total = quotas.project.get("GPUS_ALL_REGIONS")
+    found = [_total(total)]
+    for card in CARDS:
+        for spot in (False, True):
+            _, metric = quota_metrics(gpu(card), spot)
+            found.append(
+                _regional(metric, {name: one[metric] for name, one in quotas.regions.items() if metric in one})
+            )
+    return found
+
+
+def _total(quota: Quota | None) -> Check:
+    name = "GPUS_ALL_REGIONS"
+    if quota is None:
+        return Check("quotas", "warning", f"Google does not say {name}", REQUEST)
+    told = f"{name}: {quota.usage:g} of {quota.limit:g} in use"
+    if quota.limit < 1:
+        return Check("quotas", "failed", f"{told}: no GPU may be used anywhere", f"ask for 1 at {REQUEST}")
+    return Check("quotas", "ok" if quota.usage < quota.limit else "warning", told)
+
+
+def _regional(metric: str, regions: Mapping[str, Quota]) -> Check:
+    free = sorted(name for name, one in regions.items() if one.limit - one.usage >= 1)
+    full = sorted(name for name, one in regions.items() if one.limit >= 1 and name not in free)
+    taken = f"; all in use in {', '.join(full)}" if full else ""
+    if free:
+        return Check("quotas", "ok", f"{metric}: free in {', '.join(free)}{taken}")
+    if full:
+        return Check("quotas", "warning", f"{metric}: none free{taken}", f"ask for more at {REQUEST}")
+    return Check("quotas", "warning", f"{metric}: 0 in every region", f"to use it, ask for 1 at {REQUEST}")
+
+
+def _image(google: Google, image: str) -> list[Check]:
+    return [Check("image", "ok", f"the boot image is {google.get('compute', image).get('name', image)}")]

@@ -23,6 +23,8 @@ ENDPOINTS: Mapping[str, tuple[str, str]] = {
     "compute": ("GOOGLE_COMPUTE_CUSTOM_ENDPOINT", "https://compute.googleapis.com/compute/v1/"),
     "serviceusage": ("GOOGLE_SERVICE_USAGE_CUSTOM_ENDPOINT", "https://serviceusage.googleapis.com/v1/"),
     "billing": ("GOOGLE_CLOUD_BILLING_CUSTOM_ENDPOINT", "https://cloudbilling.googleapis.com/v1/"),
+    "resourcemanager": ("GOOGLE_RESOURCE_MANAGER_CUSTOM_ENDPOINT", "https://cloudresourcemanager.googleapis.com/v1/"),
+    "secretmanager": ("GOOGLE_SECRET_MANAGER_CUSTOM_ENDPOINT", "https://secretmanager.googleapis.com/v1/"),
 }
 """Service -> the variable by which Pulumi's provider is sent elsewhere too, and where it is."""
 _OBJECT = TypeAdapter(dict[str, Any])
@@ -74,11 +76,11 @@ class Google:
     def get(self, service: str, path: str, **params: str) -> dict[str, Any]:
         return self.call("GET", service, path, **params)
 
-    def pages(self, path: str, key: str = "items", **params: str) -> Iterator[Any]:
-        """Every item of a list of Compute Engine, page by page."""
+    def pages(self, path: str, key: str = "items", service: str = "compute", **params: str) -> Iterator[Any]:
+        """Every item of a list, page by page."""
         token = ""
         while True:
-            answer = self.get("compute", path, **params, **({"pageToken": token} if token else {}))
+            answer = self.get(service, path, **params, **({"pageToken": token} if token else {}))
             items = answer.get(key, [])
             yield from items.items() if isinstance(items, dict) else items
             token = str(answer.get("nextPageToken") or "")

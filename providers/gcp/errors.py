@@ -60,7 +60,7 @@ _AS_BEFORE = (
     "removes it."
 )
 _CREATING = re.compile(r"Error creating|instance to create:", re.I)
-_ROLES = {
+ROLES = {
     "compute": "roles/compute.admin",
     "iam": "roles/iam.serviceAccountAdmin",
     "secretmanager": "roles/secretmanager.admin",
@@ -181,7 +181,8 @@ def _stockout(text: str) -> Refusal | None:
         "stockout",
         f"The zone is out of this GPU. {hint}`pulumi config set --path --json vllm-anywhere:gcp.zones '[{listed}]'`, "
         "then `pulumi up --refresh`, which looks for a zone again; a static address is of one region, so zones of the "
-        "same region keep it. Or let Google choose, now and whenever the VM is lost: `pulumi config set --path vllm-anywhere:gcp.ha mig`.",
+        "same region keep it. Or let Google choose, now and whenever the VM is lost: `pulumi config set --path "
+        "vllm-anywhere:gcp.ha mig`.",
         zones=zones,
     )
 
@@ -241,7 +242,7 @@ def _denied(text: str) -> Refusal | None:
             "These credentials may not do this. `vllm-anywhere doctor gcp` lists the permissions it takes.",
         )
     needed = found[1] or found[2]
-    role = _ROLES.get(needed.partition(".")[0], "<role>")
+    role = ROLES.get(needed.partition(".")[0], "<role>")
     return Refusal(
         "permission",
         f"These credentials lack the permission {needed}. Somebody who may: `gcloud projects add-iam-policy-binding "

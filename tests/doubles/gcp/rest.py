@@ -12,14 +12,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.doubles.gcp import answers, capacity, groups, machines
+from tests.doubles.gcp import actions, answers, capacity, groups, machines, vm
 from tests.doubles.gcp.cloud import Cloud, Record
-from tests.doubles.gcp.kinds import short
+from tests.doubles.gcp.kinds import KINDS, short
 from tests.doubles.gcp.plain import API
 
 RESERVATION = "rest:compute/reservation:Reservation"
 _TOKEN = "a-token-for-tests"
 _ZONE = r"projects/(?P<project>[^/]+)/zones/(?P<zone>[^/]+)"
+_LISTED = {
+    "instances": ("Instance",),
+    "addresses": ("Address",),
+    "reservations": ("Reservation",),
+    "instanceGroupManagers": ("InstanceGroupManager", "RegionInstanceGroupManager"),
+}
 _PLENTY = 100
 """The limit of a quota of which the faults say nothing."""
 
@@ -55,6 +61,8 @@ class Rest:
             "GOOGLE_COMPUTE_CUSTOM_ENDPOINT": f"{base}/compute/v1/",
             "GOOGLE_SERVICE_USAGE_CUSTOM_ENDPOINT": f"{base}/serviceusage/v1/",
             "GOOGLE_CLOUD_BILLING_CUSTOM_ENDPOINT": f"{base}/billing/v1/",
+            "GOOGLE_RESOURCE_MANAGER_CUSTOM_ENDPOINT": f"{base}/resourcemanager/v1/",
+            "GOOGLE_SECRET_MANAGER_CUSTOM_ENDPOINT": f"{base}/secretmanager/v1/",
             "GOOGLE_OAUTH_ACCESS_TOKEN": _TOKEN,
         }
 
@@ -162,17 +170,59 @@ def _project(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str,
     return {"name": short(at[0]), "quotas": [_quota("GPUS_ALL_REGIONS", limit, capacity.used(cloud, ""))]}
 
 
-def _labelled(cloud: Cloud, at: re.Match[str], query: dict[str, Any]) -> dict[str, Any]:
-    key, _, value = str(query.get("filter", "")).removeprefix("labels.").partition("=")
+def _listed(cloud: Cloud, at: re.Match[str], query: dict[str, Any]) -> dict[str, Any]:
+    """Everything of a kind. Boot disks go with their VMs here, so there never is another one."""
     scopes: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for record in cloud.all({"instances": "Instance", "addresses": "Address"}[at["kind"]]):
-        labels = record.outputs["effectiveLabels"]
-        if not key or labels.get(key) == value:
-            scope = "/".join(record.id.split("/")[2:4])
-            status = record.outputs.get("currentStatus", "RESERVED")
-            one = {"name": record.name, "selfLink": record.outputs["selfLink"], "labels": labels, "status": status}
-            scopes.setdefault(scope, {}).setdefault(at["kind"], []).append(one)
+    for record in (each for kind in _LISTED.get(at["kind"], ()) for each in cloud.all(kind)):
+        project, scope, place = record.id.split("/")[1:4]
+        found = record.outputs
+        one: dict[str, Any] = {
+            "name": record.name,
+            "selfLink": f"{API}{record.id}",
+            "labels": found.get("effectiveLabels", {}),
+            "status": found.get("currentStatus", ""),
+            scope.removesuffix("s"): f"{API}projects/{project}/{scope}/{place}",
+        }
+        if record.kind == "Address":
+            users = [each for each in cloud.all("Instance") if vm.external_address(each) == found["address"]]
+            one["status"] = "IN_USE" if users else "RESERVED"
+        if record.kind == "Instance":
+            items = [{"key": "created-by", "value": record.hidden["group"]}] if "group" in record.hidden else []
+            gpus = capacity.accelerators(record.inputs).items()
+            one |= {
+                "machineType": f"{API}projects/{project}/{scope}/{place}/machineTypes/{short(found['machineType'])}",
+                "scheduling": found["scheduling"],
+                "guestAccelerators": [{"acceleratorType": f"{API}{gpu}", "acceleratorCount": n} for gpu, n in gpus],
+                "disks": [{"diskSizeGb": str(found["bootDisk"]["initializeParams"]["size"])}],
+                "metadata": {"items": items},
+            }
+        scopes.setdefault(f"{scope}/{place}", {}).setdefault(at["kind"], []).append(one)
     return {"items": scopes}
+
+
+def _secrets(cloud: Cloud, at: re.Match[str], query: dict[str, Any]) -> dict[str, Any]:
+    key, _, value = str(query.get("filter", "")).removeprefix("labels.").partition("=")
+    found = [each for each in cloud.all("Secret") if each.outputs["effectiveLabels"].get(key) == value]
+    number = cloud.number(at[0].split("/")[1])
+    return {
+        "secrets": [
+            {"name": f"projects/{number}/secrets/{short(each.id)}", "labels": each.outputs["effectiveLabels"]}
+            for each in found
+        ]
+    }
+
+
+def _delete(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str, Any]:
+    record = _there(cloud, at[0])
+    try:
+        actions.delete(cloud, KINDS[record.token], record.id, {})
+    except answers.Refused as error:
+        raise Refusal(400, str(error)) from None
+    return {"name": "operation-delete", "status": "DONE"} if record.kind != "Secret" else {}
+
+
+def _permitted(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str, Any]:
+    return {"permissions": [each for each in body["permissions"] if each not in cloud.faults().denied]}
 
 
 def _accelerators(cloud: Cloud, at: re.Match[str], query: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +254,7 @@ def _billing(cloud: Cloud, at: re.Match[str], query: dict[str, Any]) -> dict[str
 
 
 _ROUTES = (
-    (r"projects/[^/]+/aggregated/(?P<kind>instances|addresses)", "GET", _labelled),
+    (rf"projects/[^/]+/aggregated/(?P<kind>{'|'.join(_LISTED)}|disks)", "GET", _listed),
     (r"projects/[^/]+/aggregated/acceleratorTypes", "GET", _accelerators),
     (r"projects/[^/]+/global/images/.+", "GET", _image),
     (r"projects/[^/]+/services/(?P<service>[^/]+)", "GET", _service),
@@ -212,6 +262,10 @@ _ROUTES = (
     (rf"(?P<path>{_ZONE}/reservations)", "POST", _reserve),
     (rf"{_ZONE}/reservations/[^/]+", "GET", _reservation),
     (rf"{_ZONE}/reservations/[^/]+", "DELETE", _free),
+    (r"projects/[^/]+/(zones|regions)/[^/]+/(instances|addresses|instanceGroupManagers)/[^/]+", "DELETE", _delete),
+    (r"projects/[^/]+/secrets", "GET", _secrets),
+    (r"projects/[^/]+/secrets/[^/]+", "DELETE", _delete),
+    (r"projects/[^/]+:testIamPermissions", "POST", _permitted),
     (rf"{_ZONE}/instances/[^/]+", "GET", _instance),
     (rf"(?P<path>{_ZONE}/instances/[^/]+)/serialPort", "GET", _serial),
     (r"(?P<path>projects/.+/instanceGroupManagers/[^/]+)/listManagedInstances", "POST", _managed),
