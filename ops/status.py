@@ -1,23 +1,109 @@
-"""`vllm-anywhere status`: what a stack serves, and whether it answers now."""
+"""`vllm-anywhere status`: what a stack serves and whether it answers now; without -s, all stacks and what they cost."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
 from typing import Any, TextIO
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from ops.backend import stack_names
 from ops.client import ChatClient, Health
-from ops.stack import Stack, read_stack, stack_options
+from ops.parallel import ask_all
+from ops.stack import OpsError, Run, Stack, pulumi_command, read_stack
+from ops.text import show, show_json
+from ops.watch_look import DEPLOYMENT, may_sleep, read_config
+from providers.base import PlatformError
+from serving.spec import DeploymentSpec
+from serving.watching import Money, ends_at
+
+_AT_A_TIME = 4
+_TIMEOUT_S = 20.0
+_CENTS = Decimal("0.0001")
+
+Check = Callable[[Stack], Health]
+
+
+class _Resource(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    type: str
+    created: datetime | None = None
+
+
+class _State(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    resources: tuple[_Resource, ...] | None = None
+
+
+class _Exported(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    deployment: _State | None = None
+
+
+@dataclass(frozen=True)
+class Life:
+    """When a deployment was first made, and when its time (`budget.ttl_hours`) is over; None where that isn't known."""
+
+    began: datetime | None = None
+    ends: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Birth:
+    """Of a stack in whose state there is a deployment of ours; `spec` is None when its config can't be read."""
+
+    spec: DeploymentSpec | None
+    life: Life
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stack of the backend. `stack` is None, and `problem` says why, when its outputs can't be read."""
+
+    name: str
+    stack: Stack | None = None
+    spec: DeploymentSpec | None = None
+    life: Life = Life()
+    problem: str = ""
+
+    @property
+    def hourly(self) -> Decimal | None:
+        return Money.of(self.stack.cost).hourly if self.stack else None
+
+    @property
+    def sleeps(self) -> bool:
+        return self.stack is not None and may_sleep(self.stack, self.spec)
 
 
 def add_status(commands: Any) -> None:
     """The command's options."""
-    parser = commands.add_parser("status", parents=[stack_options()], help=__doc__)
-    parser.set_defaults(run=lambda args: status(read_stack(args.stack), as_json=args.json))  # pyright: ignore
+    parser = commands.add_parser("status", help=__doc__)
+    parser.add_argument("-s", "--stack", default="", help="the Pulumi stack (default: all of the backend)")
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if not args.stack:
+        return status_of_all(as_json=args.json)
+    stack = read_stack(args.stack)
+    born = read_birth(args.stack, pulumi_command)
+    return status(stack, as_json=args.json, life=born.life if born else Life())
 
 
 def status(
@@ -27,11 +113,12 @@ def status(
     now: datetime | None = None,
     out: TextIO = sys.stdout,
     client: ChatClient | None = None,
+    life: Life = Life(),
 ) -> int:
     """Show the stack and one live check of it. Returns the exit status: 0 when it answers, 1 when not."""
     client = client or ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem)
     health = client.health()
-    facts = status_facts(stack, health, now or datetime.now(UTC))
+    facts = status_facts(stack, health, now or datetime.now(UTC), life)
     if as_json:
         print(json.dumps(facts), file=out)
     else:
@@ -39,7 +126,80 @@ def status(
     return 0 if health.ok else 1
 
 
-def status_facts(stack: Stack, health: Health, now: datetime) -> dict[str, Any]:
+def status_of_all(
+    *,
+    as_json: bool,
+    run: Run = pulumi_command,
+    check: Check | None = None,
+    now: datetime | None = None,
+    out: TextIO | None = None,
+) -> int:
+    """Show every deployed stack of the backend and what all of them cost. Returns 0 when each answers or may sleep.
+
+    Workers that may sleep aren't asked: that would wake them, and be billed.
+
+    Raises:
+        OpsError: the stacks can't be listed.
+    """
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        found = pool.map(partial(read_entry, run=run), stack_names(run))
+        entries = [entry for entry in found if entry is not None]
+    asked = {entry.name: entry.stack for entry in entries if entry.stack and not entry.sleeps}
+    answers = ask_all({name: partial(check or _check, stack) for name, stack in asked.items()}, _TIMEOUT_S)
+    healths = {
+        name: Health(False, (), 0.0, str(said)) if isinstance(said, PlatformError) else said
+        for name, said in answers.items()
+    }
+    at = now or datetime.now(UTC)
+    if as_json:
+        hourly, complete = _total(entries)
+        stacks = [_entry_facts(entry, healths.get(entry.name), at) for entry in entries]
+        show_json({"stacks": stacks, "hourly_usd": str(hourly), "prices_complete": complete}, out)
+    elif entries:
+        show([_table(entries, healths, at)], out)
+    else:
+        show(["Nothing is deployed in this backend; `pulumi up -s local` is the first step."], out)
+    return 0 if all(entry.stack and (entry.sleeps or healths[entry.name].ok) for entry in entries) else 1
+
+
+def read_entry(name: str, run: Run) -> Entry | None:
+    """What is known of a stack by its state, config and outputs; None when no deployment of ours is in it."""
+    try:
+        born = read_birth(name, run)
+    except OpsError as error:
+        return Entry(name, problem=str(error))
+    if born is None:
+        return None
+    try:
+        return Entry(name, read_stack(name, run), born.spec, born.life)
+    except OpsError:
+        problem = f"its last `up` did not finish; `pulumi up -s {name}` goes on with it"
+        return Entry(name, None, born.spec, born.life, problem)
+
+
+def read_birth(name: str, run: Run) -> Birth | None:
+    """When a stack was first made and for how long; None when no deployment of ours is in it.
+
+    Raises:
+        OpsError: its state can't be read.
+    """
+    exported = run(["stack", "export", "--stack", name])
+    try:
+        state = _Exported.model_validate_json(exported.stdout).deployment or _State()
+    except ValidationError:
+        raise OpsError(f"its state can't be read: {exported.stderr.strip().removeprefix('error: ')}") from None
+    began = [one.created for one in state.resources or () if one.type == DEPLOYMENT]
+    if not began:
+        return None
+    try:
+        spec = read_config(name, run)
+    except OpsError:
+        # A config that can't be read hides no more than when the time is over.
+        spec = None
+    return Birth(spec, Life(began[0], ends_at(began[0], spec.budget.ttl_hours if spec else None)))
+
+
+def status_facts(stack: Stack, health: Health, now: datetime, life: Life = Life()) -> dict[str, Any]:
     """What is known of a stack, as plain data without the key."""
     answered = stack.ready.answered_at
     return {
@@ -56,7 +216,87 @@ def status_facts(stack: Stack, health: Health, now: datetime) -> dict[str, Any]:
         "uptime_s": int((now - answered).total_seconds()) if answered and health.ok else None,
         "hourly_usd": stack.cost.get("hourly_usd"),
         "monthly_usd": stack.cost.get("monthly_usd"),
+        **_life_facts(life, now),
     }
+
+
+def _life_facts(life: Life, now: datetime) -> dict[str, Any]:
+    return {
+        "created_at": life.began.isoformat(timespec="seconds") if life.began else None,
+        "ends_at": life.ends.isoformat(timespec="seconds") if life.ends else None,
+        "past_its_time": life.ends is not None and now >= life.ends,
+    }
+
+
+def _entry_facts(entry: Entry, health: Health | None, now: datetime) -> dict[str, Any]:
+    stack = entry.stack
+    if stack and health:
+        return status_facts(stack, health, now, entry.life)
+    return {
+        "stack": entry.name,
+        "endpoint": stack.endpoint if stack else None,
+        "healthy": None if stack else False,
+        "problem": entry.problem,
+        "model": stack.model if stack else None,
+        "provider": stack.provider if stack else None,
+        "hardware": stack.hardware if stack else None,
+        "hourly_usd": stack.cost.get("hourly_usd") if stack else None,
+        "monthly_usd": stack.cost.get("monthly_usd") if stack else None,
+        **_life_facts(entry.life, now),
+    }
+
+
+def _total(entries: Sequence[Entry]) -> tuple[Decimal, bool]:
+    """US dollars an hour of all whose price is known, and whether that is all of them."""
+    known = [entry.hourly for entry in entries if entry.hourly is not None]
+    return sum(known, Decimal(0)), len(known) == len(entries)
+
+
+def _check(stack: Stack) -> Health:
+    return ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem).health()
+
+
+def _table(entries: Sequence[Entry], healths: dict[str, Health], now: datetime) -> Table:
+    hourly, complete = _total(entries)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_footer=True)
+    table.add_column("stack", overflow="fold", footer="total")
+    table.add_column("health", overflow="fold")
+    table.add_column("platform", overflow="fold")
+    table.add_column("up", no_wrap=True)
+    table.add_column(
+        "$/hour", justify="right", no_wrap=True, footer=f"{hourly.quantize(_CENTS)}{'' if complete else '+'}"
+    )
+    for entry in entries:
+        stack = entry.stack
+        platform = f"{stack.provider}, {stack.hardware}" if stack else ""
+        up = _span(now - entry.life.began) if entry.life.began else ""
+        cost = "unknown" if entry.hourly is None else f"{entry.hourly.quantize(_CENTS)}"
+        table.add_row(entry.name, _health(entry, healths.get(entry.name), now), platform, up, cost)
+    return table
+
+
+def _health(entry: Entry, health: Health | None, now: datetime) -> Text:
+    if entry.stack is None:
+        text = Text(entry.problem, style="red")
+    elif health is None:
+        text = Text("may sleep, not asked", style="dim")
+    elif health.ok:
+        text = Text(f"answers ({health.latency_ms:.0f} ms)", style="green")
+    else:
+        text = Text(f"does not answer: {health.problem}", style="red")
+    if entry.life.ends and now >= entry.life.ends:
+        over = f"\nits time was over {_span(now - entry.life.ends)} ago; `pulumi destroy -s {entry.name}`"
+        text.append(over, style="yellow")
+    return text
+
+
+def _span(span: timedelta) -> str:
+    """`3d 4h`, `4h 05m`, `5m`."""
+    minutes = int(span.total_seconds()) // 60
+    days, hours = minutes // 1440, minutes // 60 % 24
+    if days:
+        return f"{days}d {hours}h"
+    return f"{hours}h {minutes % 60:02}m" if hours else f"{minutes}m"
 
 
 def _show(facts: dict[str, Any], out: TextIO) -> None:
@@ -75,6 +315,9 @@ def _show(facts: dict[str, Any], out: TextIO) -> None:
     table.add_row("platform", f"{facts['provider']}, {facts['hardware']}")
     if facts["uptime_s"] is not None:
         table.add_row("up", f"{timedelta(seconds=facts['uptime_s'])} (first answer {facts['ready_since']})")
+    if facts["ends_at"]:
+        over = "[yellow]is over[/yellow] since" if facts["past_its_time"] else "is over at"
+        table.add_row("time", f"{over} {facts['ends_at']} (`budget.ttl_hours`)")
     table.add_row("cost", f"${facts['hourly_usd']} an hour, ${facts['monthly_usd']} a month of 730 hours")
     with console.capture() as captured:
         console.print(table)
