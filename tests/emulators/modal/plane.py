@@ -146,7 +146,7 @@ class Plane:
         app.state, app.stopped_at, app.tasks = api_pb2.APP_STATE_STOPPED, self._now(), []
 
     def AppFetchLogs(self, request: Any) -> Any:
-        lines = [line for task in self._workspace.app(request.app_id).tasks for line in self._log(task.run)]
+        lines = self._log(self._workspace.app(request.app_id).id)
         wanted = lines[-request.limit :] if request.limit else lines
         stamp = self._now()
         items = [

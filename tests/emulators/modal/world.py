@@ -27,6 +27,8 @@ class World:
         self.engines = Engines()
         self.closed = threading.Event()
         self._lock = threading.RLock()
+        self._running: dict[str, str] = {}
+        self._written: dict[str, list[str]] = {}
 
     def now(self) -> float:
         return time.time() + self.workspace.ahead_s
@@ -49,8 +51,10 @@ class World:
         with self._lock:
             self.engines.close()
 
-    def log(self, run: str) -> list[str]:
-        return self.engines.log(run, self.now())
+    def log(self, app_id: str) -> list[str]:
+        """What an app's containers have written, those that have ended first."""
+        runs = [run for run, app in self._running.items() if app == app_id]
+        return [*self._written.get(app_id, []), *(line for run in runs for line in self.engines.log(run, self.now()))]
 
     @contextmanager
     def container(self, environment: str, name: str, function: str) -> Generator[Engine | None]:
@@ -111,13 +115,18 @@ class World:
         for app in self.workspace.apps.values():
             self._scale(app)
         wanted = {
-            task.run: (engine.command if (engine := self.engines.get(task.run)) else self._command(task), task.boot)
+            task.run: (
+                engine.command
+                if (engine := self.engines.get(task.run))
+                else command_in(self.workspace, task.definition),
+                task.boot,
+            )
             for task in self._tasks()
         }
+        for run in self._running.keys() - wanted.keys():
+            self._written.setdefault(self._running[run], []).extend(self.engines.log(run, self.now()))
+        self._running = {task.run: task.app_id for task in self._tasks()}
         self.engines.keep(wanted, self.now())
-
-    def _command(self, task: Task):
-        return command_in(self.workspace, task.definition)
 
     def _tasks(self) -> Iterator[Task]:
         for app in self.workspace.apps.values():
