@@ -144,7 +144,7 @@ class Watch:
         return row
 
     def _quick(self, name: str) -> Row | None:
-        """One request, as long as that is well and no whole look is due."""
+        """One request, as long as that is well, no whole look is due, and there is nothing new to act on."""
         known = self._known.get(name)
         if known is None or known.stack is None or self.rim.now() >= self._due[name]:
             return None
@@ -152,7 +152,12 @@ class Watch:
             probe = None
         elif not (probe := self.rim.ask(known.stack)).ok:
             return None
-        return self._row(known, replace(known.seen, at=self.rim.now(), probe=probe))
+        row, before = self._row(known, replace(known.seen, at=self.rim.now(), probe=probe)), self._rows.get(name)
+        if self._args.heal and (wanted := repair_of(row.findings))[0]:
+            if before is None or repair_of(before.findings) != wanted:
+                return None
+            row = replace(row, deed=before.deed)
+        return row
 
     def _whole(self, name: str) -> Row | None:
         if not self._args.heal:
@@ -165,6 +170,8 @@ class Watch:
             if not leads:
                 return replace(row, deed=Deed("following", "another watch on this machine acts on it"))
             deed = heal(name, row.findings, self._bounds, self._folder, self.rim.run, self.rim.now)
+            if deed.result == "destroyed":
+                self._known.pop(name, None)
             if deed.result != "repaired":
                 return replace(row, deed=deed)
             return replace(self._look(name) or row, deed=deed)
