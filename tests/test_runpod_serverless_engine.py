@@ -126,9 +126,6 @@ def test_an_up_that_is_cut_off_is_finished_by_the_next(queue: Stage, fault: Faul
     assert queue.existing() == set()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Ready's absent outputs are required of what state holds, so that it can't be deleted"
-)
 def test_a_server_that_may_sleep_is_left_asleep_and_can_be_destroyed(queue: Stage) -> None:
     queue.set(ready={"wake": False})
     queue.up()

@@ -83,10 +83,13 @@ class ReadyOutputs(Properties):
     endpoint: str = Field(description="The endpoint that answered.")
     model: str = Field(description="The model that answered.")
     time_to_ready_s: float | None = Field(
-        description="Seconds from the first question to the first complete answer; absent when none was asked."
+        default=None,
+        description="Seconds from the first question to the first complete answer; absent when none was asked.",
     )
-    first_token_s: float | None = Field(description="Seconds from that request to its first token (TTFT).")
-    answered_at: str | None = Field(description="When it answered, in UTC (ISO 8601).")
+    first_token_s: float | None = Field(
+        default=None, description="Seconds from that request to its first token (TTFT)."
+    )
+    answered_at: str | None = Field(default=None, description="When it answered, in UTC (ISO 8601).")
 
 
 class Ready(NativeResource[ReadyInputs, ReadyOutputs]):
