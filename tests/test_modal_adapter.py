@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.plan import make_plan
 from providers.base import Ask, Declared, Ref
 from providers.modal import pricing
 from providers.modal.adapter import ADAPTER
@@ -178,3 +182,12 @@ def test_planning_imports_nothing_of_modal() -> None:
         "providers.modal.pricing, providers.modal.resources; sys.exit('modal' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], env=os.environ, timeout=60).returncode == 0
+
+
+def test_the_stack_in_this_repository_can_be_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_ANYWHERE_OFFLINE", "1")
+    file = Path(__file__).resolve().parents[1] / "stacks" / "Pulumi.modal.yaml"
+    raw = yaml.safe_load(file.read_text(encoding="utf-8"))["config"]
+    plan = make_plan({key: value if isinstance(value, str) else json.dumps(value) for key, value in raw.items()})
+    assert [one.name for one in plan.declared.resources] == ["cache", "server"]
+    assert plan.offer.gpu == "A10"

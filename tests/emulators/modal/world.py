@@ -98,6 +98,11 @@ class World:
         engine = self.engines.get(task.run)
         return task.boot.broken or task.boot.exits or (engine is not None and engine.process is None)
 
+    def _ended(self, task: Task) -> bool:
+        """Whether the server has ended by itself, and the container with it."""
+        engine = self.engines.get(task.run)
+        return engine is not None and engine.process is not None and engine.process.exited
+
     def _start(self, app: App, function: Function) -> Task | None:
         """A container on the first GPU of the list that there is."""
         ranked = (one for one in function.ranked if one.resources.gpu_config.gpu_type not in self.workspace.without)
@@ -137,6 +142,7 @@ class World:
             app.tasks = []
             return
         now = self.now()
+        app.tasks = [task for task in app.tasks if not self._ended(task)]
         current = [task for task in app.tasks if task.version == app.version]
         for function in app.functions.values():
             settings = function.settings
