@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ops.client import ChatClient, Usage
 from ops.comment import Message
 from ops.stack import OpsError, Run, Stack, read_stack
-from providers.base import PlatformError, live_prices, platform_names
+from providers.base import PlatformError, live_prices, load_resource, platform_names
 from providers.market import ask, dated
 from providers.model_shape import model_shape
 from serving import NAMESPACE
@@ -25,11 +25,12 @@ from serving.rank import shortlist
 from serving.report import offer_name
 from serving.spec import DeploymentSpec, SpecError, parse_spec
 from serving.tls import expiry
-from serving.watching import Cheapest, Drift, Money, Probe, Seen
+from serving.watching import TELLING, Cheapest, Drift, Money, Probe, Seen, serves
 
 DEPLOYMENT = f"{NAMESPACE}:index:Deployment"
 _CERTIFICATE = f"{NAMESPACE}:index:Certificate"
-_ANNOUNCED = frozenset({"status", "currentStatus", "desiredStatus"})
+_GOOGLES_STATUS, _RUNNING = "currentStatus", "RUNNING"
+"""Where Google's package says whether an instance runs: among its outputs."""
 
 Ask = Callable[[Stack], Probe]
 Market = Callable[[DeploymentSpec], Sequence[Offer]]
@@ -128,7 +129,8 @@ def request(stack: Stack, client: ChatClient | None = None, clock: Callable[[], 
         for _ in answer:
             pass
     except OpsError as error:
-        return Probe(False, 0.0, str(error).removeprefix(f"{stack.endpoint} ").partition(";")[0][:200])
+        said = str(error).removeprefix(f"{stack.endpoint} ")
+        return Probe(False, 0.0, said.removeprefix("does not answer: ").partition(";")[0][:200])
     return Probe(True, (first - begun) * 1000)
 
 
@@ -207,27 +209,41 @@ def _probe(stack: Stack | None, spec: DeploymentSpec | None, probe: Ask, *, wake
     return None if may_sleep(stack, spec) and not wake else probe(stack)
 
 
-def drifts(steps: Iterable[Shown]) -> Iterator[Drift]:
-    """What the providers' read found to be otherwise than state has it.
+def drifts(steps: Sequence[Shown]) -> Iterator[Drift]:
+    """What the providers' read found to be otherwise than state has it, or than it is meant to be.
 
-    What a resource puts out follows from what it is; of that, only whether it runs counts.
+    What a resource puts out follows from what it is; of that, only whether it runs counts. A refresh that somebody ran
+    before has put what it found into state: a status that isn't the one that `up` makes, or no server at all.
     """
     for step in steps:
         if step.op == "delete":
             yield Drift(step.name, step.type, gone=True)
-        elif step.old and step.new:
-            changed = _changed(step)
-            if changed:
-                yield Drift(step.name, step.type, changes=changed)
+        elif changed := _changed(step):
+            yield Drift(step.name, step.type, changes=changed)
+    if any(step.type == DEPLOYMENT for step in steps) and not any(serves(step.name) for step in steps):
+        yield Drift("server", "", gone=True)
 
 
 def _changed(step: Shown) -> dict[str, tuple[Any, Any]]:
-    assert step.old and step.new
+    if step.old is None or step.new is None:
+        return {}
     inputs = {key.split(".")[0].split("[")[0] for key, one in (step.diff or {}).items() if one.get("inputDiff")}
     pairs = {key: (step.old.inputs.get(key), step.new.inputs.get(key)) for key in sorted(inputs)}
-    for key in sorted(_ANNOUNCED & set(step.old.outputs) - set(pairs)):
-        pairs[key] = (step.old.outputs[key], step.new.outputs.get(key))
+    if step.new.outputs.get(_GOOGLES_STATUS, _RUNNING) != _RUNNING:
+        pairs[_GOOGLES_STATUS] = (_RUNNING, step.new.outputs[_GOOGLES_STATUS])
+    for key, meant in _meant(step.type).items():
+        if step.new.inputs.get(key, meant) != meant:
+            pairs[key] = (meant, step.new.inputs[key])
     return {key: (was, now) for key, (was, now) in pairs.items() if was != now}
+
+
+def _meant(token: str) -> dict[str, Any]:
+    """The inputs by which a resource of ours tells drift, as they are when nothing is wrong."""
+    try:
+        fields = load_resource(token).inputs.model_fields
+    except (KeyError, ValueError):
+        return {}
+    return {name: fields[name].default for name in TELLING & set(fields)}
 
 
 def began(steps: Iterable[Shown]) -> datetime | None:

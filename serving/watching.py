@@ -14,8 +14,10 @@ Severity = Literal["critical", "warning", "info"]
 Repair = Literal["", "up", "destroy"]
 
 _SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
-_STATUS = frozenset({"status", "desiredStatus", "currentStatus"})
-"""Properties by which a resource says that it is there and does not run: ours, and Google's package's."""
+TELLING = frozenset({"status", "lost"})
+"""Inputs by which a resource of ours says that it doesn't run (`up` starts it), or is lost (`up` makes another)."""
+_STATUS = TELLING | {"currentStatus", "desiredStatus"}
+"""With those of Google's package."""
 _CERTIFICATE = "vllm-anywhere:index:Certificate"
 _HARMLESS = frozenset({"same", "read", "refresh", "update"})
 
@@ -31,7 +33,7 @@ class Drift:
 
     @property
     def serves(self) -> bool:
-        return _serves(self.resource)
+        return serves(self.resource)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,11 @@ class Repairing:
     quoted: Money | None
 
 
+def serves(name: str) -> bool:
+    """Whether a resource of that name is what adapters declare as a server."""
+    return name == "server" or name.startswith("server-")
+
+
 def ends_at(created_at: datetime | None, ttl_hours: float | None) -> datetime | None:
     """When a stack's time is over; None when it has no end, or it isn't known when it began."""
     return None if created_at is None or ttl_hours is None else created_at + timedelta(hours=ttl_hours)
@@ -213,7 +220,7 @@ def objections(plan: Repairing, broken: Sequence[str], shown: Money, bounds: Bou
 def _beyond(plan: Repairing, broken: Sequence[str]) -> Iterator[str]:
     """Only what is broken may be made, replaced or deleted."""
     for step in plan.steps:
-        meant = step.resource in broken or ("server" in broken and _serves(step.resource))
+        meant = step.resource in broken or ("server" in broken and serves(step.resource))
         if step.op not in _HARMLESS and not meant:
             yield (
                 f"it would {step.op.replace('-', ' ')} {step.resource}, which isn't broken: the stack's config or the "
@@ -274,9 +281,8 @@ def _drifts(seen: Seen) -> Iterator[Finding]:
             # A server that is given its certificate when it starts is replaced for a new one.
             yield Finding("certificate", "warning", f"{name} is about to expire", up, "up", (name, "server"))
         elif stopped:
-            was, now = next(iter(stopped.values()))
-            kind = "interrupted" if seen.spot else "stopped"
-            yield Finding(kind, "critical", f"{name} is {now}, and was {was}", up, "up", (name,))
+            kind, now = "interrupted" if seen.spot else "stopped", " and ".join(str(is_) for _, is_ in stopped.values())
+            yield Finding(kind, "critical", f"{name} is {now}", up, "up", (name,))
         elif (cut := one.changes.get("maxWorkers")) and _less(cut):
             text = f"{name} may have {cut[1]} workers at most, and had {cut[0]}"
             yield Finding("workers", "warning", text, up, "up", (name,))
@@ -307,10 +313,6 @@ def _prices(seen: Seen, limits: Limits) -> Iterator[Finding]:
             share = f"{saved / shown.compared:.0%}"
             text = f"{offer.name} costs ${offer.monthly:.2f} a month, ${saved:.2f} ({share}) less"
             yield Finding("cheaper", "info", text, f"vllm-anywhere compare --fits -s {seen.stack}")
-
-
-def _serves(name: str) -> bool:
-    return name == "server" or name.startswith("server-")
 
 
 def _less(pair: tuple[Any, Any]) -> bool:

@@ -41,8 +41,8 @@ GONE = {**step(POD, "delete"), "newState": None}
 STOPPED = step(
     POD,
     "update",
-    {"status": "RUNNING"},
-    {"status": "EXITED"},
+    {"status": "running"},
+    {"status": "exited"},
     detailedDiff={"status": {"kind": "update", "inputDiff": True}},
 )
 
@@ -67,7 +67,9 @@ class Cli:
             case "whoami":
                 answer = json.dumps({"url": URL})
             case "refresh":
-                answer = json.dumps({"steps": [step(DEPLOYMENT), *self.found] if self.deployed else []})
+                answer = json.dumps(
+                    {"steps": [step(DEPLOYMENT), *(self.found or [step(POD)])] if self.deployed else []}
+                )
             case "preview":
                 report = {"urn": DEPLOYMENT, "message": json.dumps({"cost": self.quoted}), "severity": "info"}
                 answer = json.dumps({"steps": self.plan, "diagnostics": [report]})
@@ -342,13 +344,35 @@ def test_without_a_backend_it_says_so() -> None:
         watch(argparse.Namespace(once=True), run=run)
 
 
-def test_what_a_resource_puts_out_is_no_drift_but_its_status_is() -> None:
-    moved = step(POD)
-    moved["oldState"]["outputs"] = {"endpoint": "a", "currentStatus": "RUNNING", "hourlyUsd": "0.25"}
-    moved["newState"]["outputs"] = {"endpoint": "b", "currentStatus": "TERMINATED", "hourlyUsd": "0.31"}
-    steps = Told.model_validate({"steps": [moved]}).steps
+def test_what_a_resource_puts_out_is_no_drift_unless_it_says_that_an_instance_of_google_does_not_run() -> None:
+    vm = "urn:pulumi:dev::x::vllm-anywhere:index:Deployment$gcp:compute/instance:Instance::server"
+    moved, began, stopped = step(POD), step(vm), step(vm)
+    for one, was, now in (
+        (
+            moved,
+            {"endpoint": "a", "status": "STARTING", "hourlyUsd": "0.25"},
+            {"status": "RUNNING", "hourlyUsd": "0.31"},
+        ),
+        (began, {"currentStatus": "STAGING"}, {"currentStatus": "RUNNING"}),
+        (stopped, {"currentStatus": "RUNNING"}, {"currentStatus": "TERMINATED"}),
+    ):
+        one["oldState"]["outputs"], one["newState"]["outputs"] = was, now
+    steps = Told.model_validate({"steps": [moved, began, stopped]}).steps
     assert [dict(one.changes) for one in drifts(steps)] == [{"currentStatus": ("RUNNING", "TERMINATED")}]
     assert str(billed(steps)) == "0.31"
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        ([step(POD, was={"status": "exited"})], {"status": ("running", "exited")}),
+        ([step(POD, was={"status": "running"})], None),
+        ([], {}),
+    ],
+)
+def test_what_a_refresh_has_put_into_state_is_still_told(steps: list[Any], found: dict[str, Any] | None) -> None:
+    told = Told.model_validate({"steps": [step(DEPLOYMENT), *steps]}).steps
+    assert [dict(one.changes) for one in drifts(told)] == ([] if found is None else [found])
 
 
 def test_the_request_is_for_one_token_and_is_timed_to_the_first() -> None:
