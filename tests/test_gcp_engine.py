@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
-from engine import ROOT, Project
+from engine import DEPLOYMENT, ROOT, Project
 
-from providers.base import PLATFORMS
+from providers.gcp.account import open_account
+from providers.native import Context
 from serving.tls import context
 
 pytest.importorskip("pulumi_gcp", reason="the gcp extra is not installed")
 
-from tests.doubles.gcp.cloud import VARIABLE, Cloud
+from tests.doubles.gcp.cloud import VARIABLE, Cloud, Faults
+from tests.doubles.gcp.rest import Rest
 
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.allow_hosts(["127.0.0.0/8", "::1", "localhost"]),
-    pytest.mark.skipif("gcp" not in PLATFORMS, reason="the platform is not registered"),
 ]
 
 INSTANCE = "gcp:compute/instance:Instance"
 GROUP = "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager"
+TOKEN = "hf_for-tests-only"
 ZONES = ["europe-west4-a", "europe-west4-b", "europe-west4-c"]
 
 
@@ -53,6 +54,10 @@ def vm(project: Project) -> dict[str, Any]:
     return found["outputs"]
 
 
+def all_resources(project: Project) -> list[dict[str, Any]]:
+    return json.loads(project.exported())["deployment"]["resources"]
+
+
 def completes(outputs: dict[str, Any]) -> bool:
     verify: ssl.SSLContext | bool = context(outputs["ca_pem"]) if "ca_pem" in outputs else True
     answer = httpx.post(
@@ -67,42 +72,109 @@ def completes(outputs: dict[str, Any]) -> bool:
 
 
 def test_a_t4_vm_serves_over_tls_and_nothing_is_left_of_it(project: Project, cloud: Cloud) -> None:
+    project.config("hf_token", TOKEN, "--secret")
     said = project.preview()
-    for words in ("1x T4 in n1-standard-4", "--dtype half", "30 %", "sustained"):
+    for words in ("1x T4 in n1-standard-4", "--dtype half", "30 %", "sustained", "2027-08-01"):
         assert words in said
     assert cloud.all() == []
     project.up()
     outputs = project.outputs()
     assert completes(outputs)
     key = outputs["api_key"]
-    assert key not in project.exported()
-    assert key not in json.dumps(vm(project))
+    shown = (project.exported(), json.dumps(vm(project)), (cloud.folder / "requests.jsonl").read_text())
+    assert not [text for text in shown if key in text or TOKEN in text]
+    (fetched,) = (cloud.folder / "vms").glob("*/**/run/vllm-anywhere/env")
+    assert f"HF_TOKEN={TOKEN}\n" in fetched.read_text()
     assert "unchanged" in project.up() and "created" not in project.preview()
     project.destroy()
     assert cloud.all() == []
 
 
 def test_another_machine_type_is_a_change_in_place_and_another_gpu_a_new_vm(project: Project, cloud: Cloud) -> None:
-    project.up()
-    first = vm(project)["instanceId"]
-    project.config("gcp.machine_type", "n1-standard-8")
-    project.up()
-    assert (vm(project)["instanceId"], vm(project)["machineType"]) == (first, "n1-standard-8")
-    project.config("hardware.gpus[0]", "L4")
-    project.config("gcp.machine_type", "g2-standard-4")
-    project.up()
-    assert vm(project)["instanceId"] != first
-    assert completes(project.outputs())
+    cloud.fail(quotas={"GPUS_ALL_REGIONS": 1, "NVIDIA_T4_GPUS/europe-west4": 1})
+    with Rest(cloud) as rest:
+        project.env |= rest.environ
+        project.up()
+        first, answered = vm(project)["instanceId"], project.outputs()["ready"]["answered_at"]
+        project.config("gcp.machine_type", "n1-standard-8")
+        project.up()
+        assert (vm(project)["instanceId"], vm(project)["machineType"]) == (first, "n1-standard-8")
+        assert project.outputs()["ready"]["answered_at"] > answered
+        project.config("hardware.gpus[0]", "L4")
+        project.config("gcp.machine_type", "g2-standard-4")
+        project.up()
+        assert vm(project)["instanceId"] != first
+        assert completes(project.outputs())
 
 
-def test_a_spot_vm_that_was_taken_away_is_seen_by_refresh_and_started_by_up(project: Project, cloud: Cloud) -> None:
+def test_a_spot_vm_that_was_taken_away_is_seen_by_refresh_and_has_to_answer_again(
+    project: Project, cloud: Cloud
+) -> None:
     project.config("hardware.spot", "true")
-    project.up()
-    cloud.fail(preempted=[vm(project)["name"]])
-    project.refresh()
-    assert vm(project)["currentStatus"] == "TERMINATED"
-    project.up()
-    assert vm(project)["currentStatus"] == "RUNNING"
+    with Rest(cloud) as rest:
+        project.env |= rest.environ
+        project.up()
+        answered = project.outputs()["ready"]["answered_at"]
+        cloud.preempt(vm(project)["name"])
+        project.refresh()
+        assert vm(project)["currentStatus"] == "TERMINATED"
+        project.up()
+        assert vm(project)["currentStatus"] == "RUNNING"
+        assert project.outputs()["ready"]["answered_at"] > answered
+        assert "18 unchanged" in project.refresh()
+
+
+def test_doctor_and_orphans_see_the_project_and_an_imported_vm_is_kept(
+    project: Project, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Rest(cloud) as rest:
+        project.env |= rest.environ
+        for name in (*rest.environ, "GOOGLE_PROJECT"):
+            monkeypatch.setenv(name, project.env[name])
+        project.up()
+        first, id = vm(project)["instanceId"], project.resources(INSTANCE)[0]["id"]
+        account = open_account(20)
+        assert [check.text for check in account.checks() if check.verdict == "failed"] == []
+        held = {one.id: one for one in account.holdings({"vllm-anywhere/test"})}
+        assert set(held) <= {one.get("id") for one in all_resources(project)}
+        assert held[id].label == "vllm-anywhere/test/server/1"
+        assert sorted(one.kind for one in held.values()) == ["address", "instance", "secret", "secret"]
+        urn = project.resources(INSTANCE)[0]["urn"]
+        project.pulumi("state", "delete", urn, "--target-dependents", "--yes", "-s", "test")
+        project.pulumi(
+            *("import", INSTANCE, "server", id, "--parent", f"deployment={DEPLOYMENT}"),
+            *("--protect=false", "--generate-code=false", "--yes", "-s", "test"),
+        )
+        project.up()
+        assert vm(project)["instanceId"] == first
+        assert completes(project.outputs())
+        assert "unchanged" in project.preview("--expect-no-changes")
+        context = Context("", print, lambda _: False, lambda: 0.0, lambda: datetime.now(UTC))
+        for one in held.values():
+            account.release(context, one)
+        assert account.holdings({"vllm-anywhere/test"}) == []
+
+
+REFUSALS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    (
+        {"disabled_apis": ["compute.googleapis.com"]},
+        ("gcloud services enable compute.googleapis.com", "gcp.enable_apis"),
+    ),
+    ({"billing_disabled": True}, ("no active billing account", "billing/linkedaccount")),
+    ({"denied": ["compute.instances.create"]}, ("the permission compute.instances.create", "roles/compute.admin")),
+    ({"stockout": {ZONES[0]: (ZONES[1],)}}, (f"there is capacity in {ZONES[1]}", f"'[\"{ZONES[1]}\"]'")),
+    ({"quotas": {"NVIDIA_T4_GPUS/europe-west4": 0}}, ("The quota NVIDIA_T4_GPUS in europe-west4", "placement.regions")),
+]
+
+
+def test_every_refusal_says_what_it_costs_and_what_to_do(project: Project, cloud: Cloud) -> None:
+    project.config("gcp.find_zone", "false")
+    for fault, words in REFUSALS:
+        cloud.write_faults(Faults(**fault))
+        said = project.up(ok=False)
+        for word in (*words, "This was not made, so it isn't billed", "`pulumi destroy` removes it"):
+            assert word in said, (fault, word, said)
+        assert cloud.all("Instance") == []
 
 
 def test_a_new_key_makes_the_vm_anew_and_the_old_key_is_refused(project: Project, cloud: Cloud) -> None:
@@ -134,55 +206,18 @@ def test_a_group_serves_too(project: Project, cloud: Cloud) -> None:
     assert cloud.all() == []
 
 
-@pytest.fixture
-def reservations(project: Project, cloud: Cloud) -> Iterator[list[str]]:
-    """Compute Engine's reservations: the zones that were asked, of which only the last has capacity."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            asked.append(self.path.split("/")[4])
-            self._answer(200, {"name": "op", "status": "RUNNING"})
-
-        def do_GET(self) -> None:
-            if "/operations/" not in self.path:
-                return self._answer(404, {"error": {"message": "not found"}})
-            sold_out = self.path.split("/")[4] != ZONES[2]
-            errors = [{"code": "ZONE_RESOURCE_POOL_EXHAUSTED", "message": "not enough"}] if sold_out else []
-            return self._answer(
-                200, {"name": "op", "status": "DONE", **({"error": {"errors": errors}} if errors else {})}
-            )
-
-        def do_DELETE(self) -> None:
-            self._answer(200, {"name": "op", "status": "DONE"})
-
-        def _answer(self, status: int, body: object) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    project.env["GOOGLE_COMPUTE_CUSTOM_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}/"
-    project.env["GOOGLE_OAUTH_ACCESS_TOKEN"] = "token"
-    yield asked
-    server.shutdown()
-    server.server_close()
-
-
-def test_two_sold_out_zones_are_passed_within_one_up(project: Project, cloud: Cloud, reservations: list[str]) -> None:
-    project.env["GOOGLE_OAUTH_ACCESS_TOKEN"] = "token"
+def test_two_sold_out_zones_are_passed_within_one_up(project: Project, cloud: Cloud) -> None:
     cloud.fail(stockout=dict.fromkeys(ZONES[:2], ()))
-    project.up()
-    assert reservations == ZONES
-    assert vm(project)["zone"] == ZONES[2]
-    assert completes(project.outputs())
-    project.up()
-    assert reservations == ZONES
+    with Rest(cloud) as rest:
+        project.env |= rest.environ
+        project.up()
+        assert vm(project)["zone"] == ZONES[2]
+        assert completes(project.outputs())
+        asked = cloud.requests("rest POST")
+        assert [one["type"].split("/")[-2] for one in asked] == ZONES
+        assert cloud.all("Reservation") == []
+        project.up()
+        assert cloud.requests("rest POST") == asked
 
 
 def test_a_sold_out_zone_leaves_no_vm_and_what_exists_is_kept(project: Project, cloud: Cloud) -> None:
