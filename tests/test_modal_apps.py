@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -97,6 +98,20 @@ def test_what_is_sent_is_what_was_asked_for(modal: ModalEmulator) -> None:
     assert secret["HF_TOKEN"] == "hf_of_the_user"
     assert secret["HF_HOME"] == "/cache/huggingface"
     assert owns(LABEL, app.tags)
+
+
+def test_modal_is_not_told_whose_checkout_it_is(
+    modal: ModalEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=author@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "remote", "add", "origin", "https://token@example.org/repository"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    monkeypatch.chdir(tmp_path)
+    created(modal)
+    (published,) = [call.request for call in modal.rpcs if call.name == "AppPublish"]
+    assert "commit_info" not in published
+    assert "GIT_DIR" not in os.environ
 
 
 def test_the_guard_lets_in_who_has_the_key(modal: ModalEmulator) -> None:

@@ -108,7 +108,7 @@ class App(NativeResource[AppInputs, AppOutputs]):
         return changed
 
     def create(self, context: Context, inputs: AppInputs) -> Created[AppOutputs]:
-        return self.create_in(connect(context.pause), context, inputs)
+        return self.create_in(_account(context), context, inputs)
 
     def create_in(self, cloud: Modal, context: Context, inputs: AppInputs) -> Created[AppOutputs]:
         """`create`, in a given account.
@@ -176,7 +176,7 @@ class App(NativeResource[AppInputs, AppOutputs]):
     def update(
         self, context: Context, id: str, outputs: AppOutputs, old: AppInputs, new: AppInputs
     ) -> Created[AppOutputs]:
-        return self.update_in(connect(context.pause), context, id, outputs, old, new)
+        return self.update_in(_account(context), context, id, outputs, old, new)
 
     def update_in(
         self, cloud: Modal, context: Context, id: str, outputs: AppOutputs, old: AppInputs, new: AppInputs
@@ -216,6 +216,10 @@ class App(NativeResource[AppInputs, AppOutputs]):
             cloud.stop(app)
 
 
+def _account(context: Context) -> Modal:
+    return connect(context.pause, deploy_timeout_s=context.timeout_s)
+
+
 def gpu_names() -> list[str]:
     """Every GPU that Modal rents, by Modal's own names."""
     return [name for card in all_gpus() for name in card.platform_names.get("modal", ())]
@@ -253,7 +257,7 @@ def definition_of(inputs: AppInputs) -> Definition:
 
 
 def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=repr).encode()).hexdigest()[:32]
 
 
 def _ours(app: Deployed, label: str) -> Deployed:

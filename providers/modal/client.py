@@ -7,8 +7,10 @@ pyproject.toml, since the gRPC interface under it is internal and moves. It repe
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -122,7 +124,8 @@ class Modal:
             )
 
         try:
-            self._ask(f"the deploy of {id}", ask, self._deploy_timeout_s)
+            with _no_git():
+                self._ask(f"the deploy of {id}", ask, self._deploy_timeout_s)
         except NoAnswer as error:
             raise CreateUncertain(str(error), label) from error
 
@@ -300,14 +303,32 @@ class Modal:
             return missing
 
 
-def connect(pause: Callable[[float], bool], *, ask_timeout_s: float = _ASK_TIMEOUT_S) -> Modal:
-    """The account of the environment's token.
+def connect(
+    pause: Callable[[float], bool], *, ask_timeout_s: float = _ASK_TIMEOUT_S, deploy_timeout_s: float = 0.0
+) -> Modal:
+    """The account of the environment's token. `deploy_timeout_s` 0 is the usual one.
 
     Raises:
         AuthError: there is no token.
         PlatformError: the package is missing.
     """
-    return Modal(token_from(sdk()), pause, ask_timeout_s=ask_timeout_s)
+    limit_s = deploy_timeout_s or _DEPLOY_TIMEOUT_S
+    return Modal(token_from(sdk()), pause, ask_timeout_s=ask_timeout_s, deploy_timeout_s=limit_s)
+
+
+@contextmanager
+def _no_git() -> Generator[None]:
+    """Modal's package tells Modal the commit, its author's address and the remote's URL, which may hold a token, of the
+    folder that it runs in (modal 1.6.4, `_utils/git_utils.py`). Git finds no repository here."""
+    before = os.environ.get("GIT_DIR")
+    os.environ["GIT_DIR"] = os.devnull
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["GIT_DIR"]
+        else:
+            os.environ["GIT_DIR"] = before
 
 
 def log_tail(server_id: str, lines: int) -> list[str]:
