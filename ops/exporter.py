@@ -226,8 +226,10 @@ _GAUGES: tuple[tuple[str, str, Callable[[Spend], Decimal | bool | None]], ...] =
 )
 
 
-def export(stacks: Sequence[str], address: str, port: int, stop: threading.Event) -> None:
-    """Serve the figures until `stop`; what can't be read is told on stderr.
+def export(
+    stacks: Sequence[str], address: str, port: int, stop: threading.Event, started: Callable[[str], None]
+) -> None:
+    """Serve the figures until `stop`; what can't be read is told on stderr. `started` gets a sentence once it serves.
 
     Raises:
         OpsError: the port is taken.
@@ -241,8 +243,10 @@ def export(stacks: Sequence[str], address: str, port: int, stop: threading.Event
     except OSError as error:
         raise OpsError(f"{address}:{port} can't be listened on: {error}; --port takes another") from None
     try:
+        started(f"http://{address}:{server.server_port}/metrics has price and spend of {', '.join(stacks)}")
         while not stop.wait(REFRESH_S):
             book.refresh()
     finally:
         server.shutdown()
+        server.server_close()
         thread.join()

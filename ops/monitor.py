@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 from rich.text import Text
 
+from ops.bench_target import KEY_VARIABLES
 from ops.monitor_files import Endpoint, File, is_address, monitor_files
 from ops.monitor_folder import write
 from ops.stack import OpsError, Stack, read_stack
@@ -21,8 +22,6 @@ from serving.cost import BASED_ON_USE
 
 PORT = 9790
 """Of the exporter."""
-KEY_VARIABLES = ("VLLM_ANYWHERE_KEY", "OPENAI_API_KEY")
-"""Where the key of `--url` is looked for, in this order."""
 
 
 def add_monitor(commands: Any) -> None:
@@ -55,6 +54,7 @@ def add_monitor(commands: Any) -> None:
         metavar="STACK=HOST:PORT",
         help="an NVIDIA dcgm-exporter beside that stack's server, for its GPU memory",
     )
+    files.add_argument("--alertmanager", default="", metavar="HOST:PORT", help="what tells people of alerts")
     files.add_argument("--json", action="store_true", help="one JSON document, for programs")
     serve = parser.add_argument_group("exporter")
     serve.add_argument("--exporter", action="store_true", help="serve price and spend for Prometheus until stopped")
@@ -81,18 +81,17 @@ def monitor(
         # The library is for this alone.
         from ops.exporter import export
 
-        if not args.json:
-            show([Text(f"http://{args.address}:{args.port}/metrics has price and spend of {', '.join(stacks)}")])
-        export(stacks, args.address, args.port, stop or threading.Event())
+        export(stacks, args.address, args.port, stop or threading.Event(), lambda text: show([Text(text)]))
         return 0
     endpoints = [_of_url(args, environ)] if args.url else [of_stack(read(name)) for name in dict.fromkeys(stacks)]
     gpus = _gpus(args.gpu, [one.name for one in endpoints])
-    files = monitor_files(endpoints, "" if args.url else args.exporter_at, gpus)
+    exporter = "" if args.url else args.exporter_at
+    files = monitor_files(endpoints, exporter, gpus, args.alertmanager)
     changed = write(args.out, files)
     if args.json:
         show_json(_facts(args.out, endpoints, files, changed))
     else:
-        show(_lines(args.out, endpoints, changed, args.exporter_at if not args.url else ""))
+        show(_lines(args.out, endpoints, changed, exporter))
     return 0
 
 
@@ -128,8 +127,9 @@ def _check(args: argparse.Namespace) -> None:
         raise OpsError("--url has no price and belongs to no stack: leave out -s and --exporter")
     if (args.out is None) != bool(args.exporter):
         raise OpsError("either --out DIR, which writes the files, or --exporter, which serves price and spend")
-    if args.exporter_at and not is_address(args.exporter_at):
-        raise OpsError(f"--exporter-at {args.exporter_at}: host:port, such as 127.0.0.1:{PORT}")
+    for option, address in (("--exporter-at", args.exporter_at), ("--alertmanager", args.alertmanager)):
+        if address and not is_address(address):
+            raise OpsError(f"{option} {address}: host:port, such as 127.0.0.1:{PORT}")
     if not 0 <= args.port < 1 << 16:
         raise OpsError(f"--port {args.port}: 0 to 65535")
 

@@ -57,13 +57,14 @@ def is_address(text: str) -> bool:
 
 
 def monitor_files(
-    endpoints: Sequence[Endpoint], exporter: str = "", gpus: Mapping[str, str] | None = None
+    endpoints: Sequence[Endpoint], exporter: str = "", gpus: Mapping[str, str] | None = None, alertmanager: str = ""
 ) -> dict[str, File]:
     """Every file by its path, `/` between folders. What sleeps is not scraped.
 
     Args:
         exporter: `host:port` of `monitor --exporter` as Prometheus reaches it, "" without one.
         gpus: `host:port` of NVIDIA's dcgm-exporter by endpoint.
+        alertmanager: `host:port` of what tells people of alerts, "" without one.
     """
     scraped = [one for one in endpoints if not one.sleeps]
     jobs = [_job(one) for one in scraped]
@@ -81,6 +82,9 @@ def monitor_files(
     config = {
         "global": {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": f"{SCRAPE_S}s"},
         "rule_files": ["alerts.yml"],
+        **(
+            {"alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]}} if alertmanager else {}
+        ),
         "scrape_configs": jobs,
     }
     return {

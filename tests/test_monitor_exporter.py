@@ -238,7 +238,9 @@ def exporting(port: int, stop: threading.Event) -> int:
     return monitor(args, stop=stop)
 
 
-def test_the_exporter_serves_until_it_is_told_to_stop(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+def test_the_exporter_serves_until_it_is_told_to_stop(
+    monkeypatch: pytest.MonkeyPatch, free_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("ops.exporter.pulumi_command", Cli(TOLD, HISTORY))
     stop = threading.Event()
     thread = threading.Thread(target=exporting, args=(free_port, stop))
@@ -252,6 +254,7 @@ def test_the_exporter_serves_until_it_is_told_to_stop(monkeypatch: pytest.Monkey
     assert not thread.is_alive()
     assert 'vllm_anywhere_price_usd_per_hour{stack="prod"} 0.4\n' in text
     assert "h/v1" not in text
+    assert capsys.readouterr().out == f"http://127.0.0.1:{free_port}/metrics has price and spend of prod\n"
 
 
 def test_a_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch, taken_port: int) -> None:

@@ -139,6 +139,11 @@ def test_a_gpu_exporter_is_scraped_under_its_stacks_name(tmp_path: Path) -> None
     ]
 
 
+def test_alerts_go_to_the_alertmanager_that_is_named(tmp_path: Path) -> None:
+    run("-s", "prod", "--out", str(tmp_path), "--alertmanager", "127.0.0.1:9093")
+    assert config(tmp_path)["alerting"] == {"alertmanagers": [{"static_configs": [{"targets": ["127.0.0.1:9093"]}]}]}
+
+
 def test_a_url_needs_no_stack_and_has_no_exporter(tmp_path: Path) -> None:
     run("--url", "https://h.example/v1", "--out", str(tmp_path), stacks=[], OPENAI_API_KEY=KEY)
     (job,) = config(tmp_path)["scrape_configs"]
@@ -221,6 +226,7 @@ def test_a_call_that_was_cut_short_is_taken_up_again(tmp_path: Path, monkeypatch
         (("--url", "https://h/v1", "--out", "x"), "put it into VLLM_ANYWHERE_KEY"),
         (("--url", "h/v1", "--key", "k", "--out", "x"), "an OpenAI base URL"),
         (("--out", "x", "--exporter-at", "9790"), "host:port"),
+        (("--out", "x", "--alertmanager", "http://h:9093"), "host:port"),
         (("--exporter", "--port", "70000"), "0 to 65535"),
         (("-s", "prod", "--out", "x", "--gpu", "dev=h:1"), "one of prod"),
         (("-s", "prod", "--out", "x", "--gpu", "prod=h"), "host:port of its dcgm-exporter"),
