@@ -110,7 +110,10 @@ class Watch:
         self._rows: dict[str, Row] = {}
 
     def round(self, pool: ThreadPoolExecutor, timeout_s: float | None) -> list[Row]:
-        """See to every stack that isn't being seen to already; the rows as they are when all are done, or by then."""
+        """See to every stack that isn't being seen to already; the rows as they are when all are done, or by then.
+
+        Who is still busy then, with an `up` perhaps, keeps nobody else waiting.
+        """
         for name in self._stacks():
             if name not in self._busy:
                 self._busy[name] = pool.submit(self._check, name)
@@ -121,7 +124,8 @@ class Watch:
                 self._rows.pop(name, None)
             else:
                 self._rows[name] = row
-        return list(self._rows.values())
+        waited = {name: replace(self._rows.get(name) or Row(name, self.rim.now()), busy=True) for name in self._busy}
+        return list((self._rows | waited).values())
 
     def _stacks(self) -> list[str]:
         if self._args.stack:
@@ -203,17 +207,17 @@ class Watch:
 def _view(args: argparse.Namespace, folder: Folder, out: TextIO) -> Generator[Callable[[Sequence[Row]], None]]:
     """How each round is shown: JSON lines, a table that stays in place, or in a pipe the lines that are new."""
     if args.json:
-        yield lambda rows: _print((json.dumps(facts(row)) for row in rows), out)
+        yield lambda rows: _print((json.dumps(facts(row)) for row in rows if not row.busy), out)
     elif out.isatty():
         about = f"history: {args.history or folder.path}{'' if args.heal else '; nothing is changed without --heal'}"
-        with Live(console=Console(file=out, highlight=False), auto_refresh=False) as live:
+        with Live("looking at the stacks", console=Console(file=out, highlight=False), auto_refresh=False) as live:
             yield lambda rows: live.update(table(rows, about), refresh=True)
     else:
         last: dict[str, list[str]] = {}
 
         def new(rows: Sequence[Row]) -> None:
             for row in rows:
-                if lines(row) != last.get(row.stack):
+                if not row.busy and lines(row) != last.get(row.stack):
                     last[row.stack] = lines(row)
                     _print((f"{row.at.isoformat(timespec='seconds')} {line}" for line in lines(row)), out)
 

@@ -19,7 +19,7 @@ _STYLES = {"critical": "red", "warning": "yellow", "info": "cyan"}
 
 @dataclass(frozen=True)
 class Row:
-    """One stack as it was last seen. `problem` says why it couldn't be looked at."""
+    """One stack as it was last seen. `problem` says why it couldn't be looked at; `busy`, that it is seen to now."""
 
     stack: str
     at: datetime
@@ -27,6 +27,7 @@ class Row:
     findings: tuple[Finding, ...] = ()
     deed: Deed = field(default_factory=Deed)
     problem: str = ""
+    busy: bool = False
 
     @property
     def well(self) -> bool:
@@ -37,7 +38,7 @@ class Row:
 
 def table(rows: Sequence[Row], about: str = "") -> Table:
     """All stacks, each with what isn't as it should be and what comes next."""
-    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1), caption=about or None, caption_justify="left")
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 1), expand=True, caption=about or None, caption_justify="left")
     made.add_column("stack", overflow="fold")
     made.add_column("health", no_wrap=True)
     made.add_column("$/hour", justify="right", no_wrap=True)
@@ -87,6 +88,8 @@ def _health(row: Row) -> Text:
         return Text("destroyed", style="dim")
     if row.problem:
         return Text("unknown", style="red")
+    if row.seen is None:
+        return Text()
     if probe is None:
         return Text("not asked", style="dim")
     return Text(f"{probe.latency_ms:.0f} ms", style="green") if probe.ok else Text("down", style="red")
@@ -111,7 +114,12 @@ def _what(row: Row) -> Text:
         text.append(said, style=style)
         if command:
             text.append(f"\n{command}", style="bold")
-    return text or Text("well" if row.seen else "", style="green")
+    if not text and row.seen:
+        text.append("well", style="green")
+    if row.busy:
+        text.append("\n" if text else "")
+        text.append("being seen to" if row.seen else "being looked at", style="dim")
+    return text
 
 
 def _text(amount: object) -> str | None:
