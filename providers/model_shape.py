@@ -13,9 +13,6 @@ from serving import NAMESPACE
 from serving.models import Model, UnknownModel, UnsupportedModel, model, parse_config
 from serving.spec import ModelSpec, Problem, SpecError
 
-_OBJECT = TypeAdapter(dict[str, Any])
-
-
 def model_shape(asked: ModelSpec) -> Model:
     """The shape of `asked.name`. A config that is named explicitly wins over the catalogue.
 
@@ -40,7 +37,7 @@ def model_shape(asked: ModelSpec) -> Model:
 def _parse(asked: ModelSpec, path: Path, field: str) -> Model:
     key, value = f"{NAMESPACE}:model.{field}", str(getattr(asked, field))
     try:
-        config = _OBJECT.validate_json(path.read_bytes())
+        config = TypeAdapter(dict[str, Any]).validate_json(path.read_bytes())
         return parse_config(asked.name, config)
     except UnsupportedModel as error:
         raise SpecError([Problem(key, value, f"{error}, so its fit can't be told")]) from None

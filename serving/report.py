@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -16,8 +16,10 @@ from serving.cost import BASED_ON_USE
 from serving.lines import CostLine, Estimate, Span, cents
 from serving.offers import Offer, Rate
 from serving.quote import Quote, Running, Unread
-from serving.rank import Candidate
 from serving.spec import HOURS_PER_MONTH
+
+if TYPE_CHECKING:
+    from serving.rank import Candidate
 
 WIDTH = 80
 
