@@ -18,6 +18,10 @@ from serving.watching import Bounds, Finding, Money, Repairing, Step, objections
 Result = Literal["", "repaired", "destroyed", "failed", "refused", "waiting", "following"]
 
 
+_LOCKED = ("the stack is currently locked", "Another update is currently in progress")
+"""What Pulumi says when somebody else is at work: with a backend in files or a bucket, and Pulumi Cloud."""
+
+
 @dataclass(frozen=True)
 class Deed:
     """What came of a look at the findings: nothing to do (""), what was done, or why it wasn't."""
@@ -70,10 +74,13 @@ def heal(
             return Deed("failed", str(error))
         if reasons := objections(planned, broken, Money.of(memory.approved), bounds):
             return Deed("refused", "; ".join(reasons))
-    memory = memory.begun(now(), broken)
+    before, memory = memory, memory.begun(now(), broken)
     folder.remember(stack, memory)
     args = ["up", "--refresh"] if repair == "up" else ["destroy"]
     done = run([*args, "--yes", "--skip-preview", "--stack", stack])
+    if done.returncode and any(words in done.stderr + done.stdout for words in _LOCKED):
+        folder.remember(stack, before)
+        return Deed("waiting", "another `pulumi` is changing the stack")
     if done.returncode:
         return Deed("failed", f"`pulumi {' '.join(args)} -s {stack}` failed: {_why(done.stderr, done.stdout)}")
     if repair == "destroy":

@@ -59,6 +59,7 @@ class Cli:
     up: Callable[[Cli], int] = lambda cli: 0
     asked: list[str] = field(default_factory=list)
     deployed: bool = True
+    error: str = "error: no capacity"
 
     def __call__(self, args: Sequence[str]) -> subprocess.CompletedProcess[str]:
         self.asked.append(args[0])
@@ -83,7 +84,7 @@ class Cli:
                 self.deployed = False
             case _:
                 answer = json.dumps([{"name": "dev"}] if args[1] == "ls" else self.outputs())
-        return subprocess.CompletedProcess(args, code, answer, "error: no capacity" if code else "")
+        return subprocess.CompletedProcess(args, code, answer, self.error if code else "")
 
     def outputs(self) -> dict[str, Any]:
         ready = {"time_to_ready_s": 1.5, "first_token_s": 0.1, "answered_at": "2026-11-21T09:01:00+00:00"}
@@ -210,6 +211,13 @@ def test_failures_wait_longer_each_time_and_a_day_has_a_most() -> None:
     assert gaps == [5, 10, 20, 40, 80]
     assert cli.changes == 6
     assert "no capacity" in rows[0]["deed"]["text"]
+
+
+def test_a_stack_that_somebody_else_is_changing_is_left_to_them_and_no_attempt_is_counted() -> None:
+    cli = Cli([GONE], up=lambda _: 1, error="error: the stack is currently locked by 1 lock(s).")
+    code, (row,) = watched(cli, "--once", "--heal")
+    assert (code, row["deed"]) == (1, {"result": "waiting", "text": "another `pulumi` is changing the stack"})
+    assert Folder(URL).memory("dev").attempts == ()
 
 
 def test_a_repair_that_did_not_go_through_is_gone_on_with_though_state_shows_no_drift() -> None:

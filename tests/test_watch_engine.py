@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from engine import Project, answers
 
+from ops.status import status_of_all
 from ops.watch import add_watch, watch
 
 pytestmark = pytest.mark.engine
@@ -60,6 +61,14 @@ def watched(cli: Cli, *options: str, **rim: Any) -> tuple[int, list[dict[str, An
     return code, [json.loads(line) for line in out.getvalue().splitlines()]
 
 
+def of_all(cli: Cli) -> tuple[int, bool]:
+    """`status` without -s: its exit code, and whether the one stack answers."""
+    out = io.StringIO()
+    code = status_of_all(as_json=True, run=cli, out=out)
+    (row,) = json.loads(out.getvalue())["stacks"]
+    return code, row["healthy"]
+
+
 def kill(project: Project) -> None:
     (pid,) = project.servers()
     os.kill(pid, signal.SIGKILL)
@@ -70,7 +79,9 @@ def test_a_killed_server_is_reported_and_only_heal_repairs_it(project: Project) 
     cli = Cli(project)
     code, (row,) = watched(cli)
     assert (code, row["well"], row["healthy"], row["findings"]) == (0, True, True, [])
+    assert of_all(cli) == (0, True)
     kill(project)
+    assert of_all(cli) == (1, False)
     code, (row,) = watched(cli)
     assert (code, row["healthy"], [one["kind"] for one in row["findings"]]) == (1, False, ["down", "stopped"])
     assert (cli.changes, project.servers()) == ([], [])
@@ -78,6 +89,17 @@ def test_a_killed_server_is_reported_and_only_heal_repairs_it(project: Project) 
     assert (code, row["healthy"], row["deed"]["result"]) == (0, True, "repaired")
     assert cli.changes == ["up"]
     assert answers(project.outputs())
+
+
+def test_a_stack_that_another_command_holds_is_watched_and_not_changed(project: Project) -> None:
+    project.up()
+    kill(project)
+    locks = project.folder / "backend/.pulumi/locks/organization/vllm-anywhere/test"
+    locks.mkdir(parents=True, exist_ok=True)
+    held = {"pid": 1, "username": "somebody", "hostname": "elsewhere", "timestamp": "2026-11-21T08:55:14Z"}
+    (locks / "held.json").write_text(json.dumps(held))
+    code, (row,) = watched(Cli(project), "--heal")
+    assert (code, row["deed"]["result"], project.servers()) == (1, "waiting", [])
 
 
 def test_of_two_watches_at_once_one_acts(project: Project) -> None:
