@@ -206,3 +206,17 @@ def test_offline_nothing_is_asked_and_nothing_is_missed(catalogue: Catalogue, mo
     assert catalogue.asked == []
     assert market.offers
     assert market.model is not None
+
+
+def test_a_preview_without_credentials_says_what_up_will_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (TOKEN_VARIABLE, *KEY_VARIABLES, "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("VLLM_ANYWHERE_OFFLINE", "1")
+
+    def notes() -> str:
+        return " ".join(pricing.query(DeploymentSpec(provider="gcp")).notes)
+
+    assert "`gcloud auth application-default login`" in notes() and "GOOGLE_PROJECT" in notes()
+    monkeypatch.setenv(TOKEN_VARIABLE, "token")
+    assert "credentials" not in notes()

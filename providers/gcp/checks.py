@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from providers.account import Check
 from providers.base import PlatformError
@@ -52,6 +52,7 @@ PERMISSIONS = (
 )
 """What `up` and `destroy` do to a VM with its network, identity and secrets (https://cloud.google.com/iam/docs/permissions-reference)."""
 _BILLING = "https://console.cloud.google.com/billing/linkedaccount"
+_MOST_SHOWN = 6
 _ACT_AS = "roles/iam.serviceAccountUser"
 
 
@@ -146,12 +147,17 @@ def _total(quota: Quota | None) -> Check:
 def _regional(metric: str, regions: Mapping[str, Quota]) -> Check:
     free = sorted(name for name, one in regions.items() if one.limit - one.usage >= 1)
     full = sorted(name for name, one in regions.items() if one.limit >= 1 and name not in free)
-    taken = f"; all in use in {', '.join(full)}" if full else ""
+    taken = f"; all in use in {_some(full)}" if full else ""
     if free:
-        return Check("quotas", "ok", f"{metric}: free in {', '.join(free)}{taken}")
+        return Check("quotas", "ok", f"{metric}: free in {_some(free)}{taken}")
     if full:
         return Check("quotas", "warning", f"{metric}: none free{taken}", f"ask for more at {REQUEST}")
     return Check("quotas", "warning", f"{metric}: 0 in every region", f"to use it, ask for 1 at {REQUEST}")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_SHOWN} more regions" if len(names) > _MOST_SHOWN else ""
+    return f"{', '.join(names[:_MOST_SHOWN])}{more}"
 
 
 def _image(google: Google, image: str) -> list[Check]:
