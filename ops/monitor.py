@@ -58,6 +58,9 @@ def add_monitor(commands: Any) -> None:
     files.add_argument("--json", action="store_true", help="one JSON document, for programs")
     serve = parser.add_argument_group("exporter")
     serve.add_argument("--exporter", action="store_true", help="serve price and spend for Prometheus until stopped")
+    serve.add_argument(
+        "--ask-platforms", action="store_true", help="ask each platform what it bills now, too; needs its key"
+    )
     serve.add_argument("--port", type=int, default=PORT, help=f"of the exporter (default: {PORT})")
     serve.add_argument("--address", default="127.0.0.1", help="it listens on (default: 127.0.0.1)")
     parser.set_defaults(run=monitor)
@@ -81,7 +84,14 @@ def monitor(
         # The library is for this alone.
         from ops.exporter import export
 
-        export(stacks, args.address, args.port, stop or threading.Event(), lambda text: show([Text(text)]))
+        export(
+            stacks,
+            args.address,
+            args.port,
+            ask_platforms=args.ask_platforms,
+            stop=stop or threading.Event(),
+            started=lambda text: show([Text(text)]),
+        )
         return 0
     endpoints = [_of_url(args, environ)] if args.url else [of_stack(read(name)) for name in dict.fromkeys(stacks)]
     gpus = _gpus(args.gpu, [one.name for one in endpoints])

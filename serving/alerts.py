@@ -284,7 +284,10 @@ SIGNALS: tuple[Signal, ...] = (
     Signal(
         "Price an hour",
         "currencyUSD",
-        (Query("exporter", "max by (stack) (vllm_anywhere_price_usd_per_hour{$scope})"),),
+        (
+            Query("exporter", "max by (stack) (vllm_anywhere_price_usd_per_hour{$scope})", "as planned"),
+            Query("exporter", "max by (stack) (vllm_anywhere_billed_usd_per_hour{$scope})", "billed now"),
+        ),
     ),
     Signal(
         "Spend this month, estimated",
@@ -309,7 +312,7 @@ SIGNALS: tuple[Signal, ...] = (
         ),
     ),
     Signal(
-        "Spend over what the budget allows by now",
+        "Cost of an hour over what the budget allows",
         "percentunit",
         (Query("exporter", "max by (stack) (vllm_anywhere_budget_pace_ratio{$scope})"),),
         Alert(
@@ -317,8 +320,11 @@ SIGNALS: tuple[Signal, ...] = (
             "1",
             "1h",
             "warning",
-            f"{_STACK} has spent {_SHARE} of what its budget allows for the month so far",
-            "`vllm-anywhere compare` finds what costs less; `budget.monthly_usd` is the limit",
+            f"Over the last day {_STACK} has cost {_SHARE} of what its budget allows",
+            f"`vllm-anywhere status -s {_STACK}` shows what it has; a lower `scaling.max` bounds it, and "
+            "`vllm-anywhere compare` finds what costs less",
+            # Workers that come with the traffic cost more than the budget's hour at times, and may.
+            queries=(Query("exporter", "max by (stack) (avg_over_time(vllm_anywhere_budget_pace_ratio{$scope}[1d]))"),),
         ),
     ),
     Signal(

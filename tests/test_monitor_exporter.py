@@ -7,10 +7,11 @@ import json
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -19,12 +20,18 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ops.exporter import Book, Outputs, Spend, Update, deployed_hours, read_spend, spend
+from ops.exporter import Book
 from ops.monitor import add_monitor, monitor
+from ops.monitor_spend import Outputs, Spend, Update, deployed_hours, platform_bills, read_spend, spend
 from ops.stack import OpsError
+from providers.account import Holding
+from providers.base import AuthError
 
 BEGIN = datetime(2026, 11, 1, tzinfo=UTC)
 NOW = BEGIN + timedelta(hours=100)
+
+
+COST = {"hourly_usd": "0.4000", "monthly_usd": "292.00", "budget": {"limit_usd": "300.00"}, "incomplete": False}
 
 
 def update(kind: str, start_h: float, result: str = "succeeded", took_h: float = 0, **changes: int) -> Update:
@@ -41,7 +48,12 @@ def update(kind: str, start_h: float, result: str = "succeeded", took_h: float =
 
 
 def outputs(**cost: Any) -> Outputs:
-    full = {"hourly_usd": "0.4000", "budget": {"limit_usd": "300.00", "left_usd": "8.00"}, **cost}
+    full = {
+        "hourly_usd": "0.4000",
+        "monthly_usd": "292.00",
+        "budget": {"limit_usd": "300.00", "left_usd": "8.00"},
+        **cost,
+    }
     return Outputs.model_validate({"provider": "runpod", "hardware": "1x L4", "cost": full})
 
 
@@ -77,29 +89,29 @@ def test_hours_are_never_more_than_the_month_has_had(events: list[tuple[str, int
         assert hours == 0
 
 
-def test_spend_is_hours_by_price_and_pace_is_against_the_budgets_730_hours() -> None:
+def test_spend_is_hours_by_price_and_pace_is_a_months_cost_over_the_budget() -> None:
     found = spend("prod", outputs(), [update("update", 50)], NOW)
     assert found.month_to_date == Decimal("20.0000")
     assert found.budget == Decimal("300.00")
-    assert found.pace == Decimal(20) / (Decimal(300) * 100 / 730)
+    assert found.pace == Decimal(292) / 300
     assert found.complete
 
 
-def test_a_plan_that_up_has_accepted_is_never_over_its_pace() -> None:
-    within = outputs(hourly_usd=str(Decimal(300) / 730))
-    for hours in (1, 100, 743):
-        found = spend("prod", within, [update("update", -5)], BEGIN + timedelta(hours=hours))
-        assert found.pace is not None
-        assert found.pace <= 1
+def test_what_the_platform_bills_now_sets_the_pace_and_not_the_price() -> None:
+    found = spend("prod", outputs(), [update("update", 50)], NOW, billed=Decimal("1.2"))
+    assert (found.hourly, found.month_to_date) == (Decimal("0.4000"), Decimal("20.0000"))
+    assert found.pace == Decimal("1.2") * 730 / 300
+    assert spend("prod", outputs(), [], NOW, billed=Decimal(0)).pace == 0
+
+
+def test_a_plan_at_its_limit_is_not_over_it_by_rounding() -> None:
+    limit = outputs(hourly_usd="0.4110", monthly_usd="300.00")
+    assert spend("prod", limit, [update("update", -5)], NOW).pace == 1
 
 
 def test_a_month_begins_in_utc() -> None:
     tokyo = (BEGIN + timedelta(hours=2)).astimezone(timezone(timedelta(hours=9)))
     assert spend("prod", outputs(), [update("update", -50)], tokyo).month_to_date == Decimal("0.8000")
-
-
-def test_at_the_very_start_of_a_month_there_is_no_pace() -> None:
-    assert spend("prod", outputs(), [update("update", -50)], BEGIN).pace is None
 
 
 def test_an_incomplete_price_is_no_price() -> None:
@@ -115,7 +127,7 @@ def test_use_that_is_not_declared_leaves_the_price_incomplete() -> None:
 
 
 def test_a_free_stack_costs_nothing_and_needs_no_budget() -> None:
-    found = spend("local", outputs(hourly_usd="0.0000", budget=None), [update("update", 0)], NOW)
+    found = spend("local", outputs(hourly_usd="0.0000", monthly_usd="0.00", budget=None), [update("update", 0)], NOW)
     assert (found.hourly, found.month_to_date, found.budget, found.pace) == (0, 0, None, None)
 
 
@@ -153,7 +165,13 @@ TOLD = {
     "endpoint": "https://h/v1",
     "provider": "runpod",
     "hardware": "1x L4",
-    "cost": {"hourly_usd": "0.4000", "budget": {"limit_usd": "300.00"}, "lines": [], "incomplete": False},
+    "cost": {
+        "hourly_usd": "0.4000",
+        "monthly_usd": "292.00",
+        "budget": {"limit_usd": "300.00"},
+        "lines": [],
+        "incomplete": False,
+    },
 }
 HISTORY = [
     {
@@ -189,6 +207,50 @@ def test_outputs_of_an_unknown_form_are_a_problem_that_repeats_no_value(told: An
     assert "sk-secret" not in problem
 
 
+class Account:
+    """A platform that bills for three things of this stack and one of another."""
+
+    def __init__(self, timeout_s: float) -> None:
+        pass
+
+    def holdings(self, stacks: Collection[str]) -> list[Holding]:
+        assert "vllm-anywhere/prod" in stacks
+        return [
+            Holding("pod", "a", "vllm-anywhere/prod/server/1", "running", Decimal("0.40")),
+            Holding("pod", "b", "vllm-anywhere/prod/server/2", "running", Decimal("0.40")),
+            Holding("secret", "c", "vllm-anywhere/prod/key/1", "", None),
+            Holding("pod", "d", "vllm-anywhere/production/server/1", "running", Decimal("9.00")),
+        ]
+
+
+def refused(timeout_s: float) -> Any:
+    raise AuthError("RUNPOD_API_KEY is not set")
+
+
+def test_everything_with_the_stacks_label_is_billed_to_it() -> None:
+    told: list[str] = []
+    assert platform_bills("prod", "runpod", told.append, lambda name: cast("Any", Account)) == Decimal("0.80")
+    assert not told
+
+
+def test_a_platform_that_refuses_to_say_is_told_and_the_planned_price_counts() -> None:
+    told: list[str] = []
+    billed = partial(platform_bills, tell=told.append, load=lambda name: refused)
+    found = read_spend("prod", NOW, Cli(TOLD, HISTORY), billed)
+    assert (found.billed, found.pace) == (None, Decimal(292) / 300)
+    assert told == [
+        "runpod does not say what prod costs now, so the price in its outputs counts: RUNPOD_API_KEY is not set"
+    ]
+
+
+def test_a_platform_is_only_asked_for_what_is_deployed() -> None:
+    def never(stack: str, platform: str) -> Decimal:
+        raise AssertionError
+
+    assert read_spend("prod", NOW, Cli({}, HISTORY), never) == Spend("prod")
+    assert read_spend("prod", NOW, Cli(TOLD, HISTORY), lambda stack, platform: Decimal(2)).billed == 2
+
+
 def samples(book: Book) -> dict[tuple[str, str], float]:
     registry = CollectorRegistry()
     registry.register(book)
@@ -218,7 +280,7 @@ def test_what_is_not_known_has_no_sample() -> None:
         ("vllm_anywhere_price_usd_per_hour", "prod"): 0.4,
         ("vllm_anywhere_month_to_date_usd", "prod"): 20,
         ("vllm_anywhere_budget_usd", "prod"): 300,
-        ("vllm_anywhere_budget_pace_ratio", "prod"): pytest.approx(20 / (300 * 100 / 730)),
+        ("vllm_anywhere_budget_pace_ratio", "prod"): pytest.approx(292 / 300),
     }
 
 
@@ -241,7 +303,7 @@ def exporting(port: int, stop: threading.Event) -> int:
 def test_the_exporter_serves_until_it_is_told_to_stop(
     monkeypatch: pytest.MonkeyPatch, free_port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ops.exporter.pulumi_command", Cli(TOLD, HISTORY))
+    monkeypatch.setattr("ops.monitor_spend.pulumi_command", Cli(TOLD, HISTORY))
     stop = threading.Event()
     thread = threading.Thread(target=exporting, args=(free_port, stop))
     thread.start()
@@ -258,6 +320,6 @@ def test_the_exporter_serves_until_it_is_told_to_stop(
 
 
 def test_a_port_that_is_taken_is_named(monkeypatch: pytest.MonkeyPatch, taken_port: int) -> None:
-    monkeypatch.setattr("ops.exporter.pulumi_command", Cli(TOLD, HISTORY))
+    monkeypatch.setattr("ops.monitor_spend.pulumi_command", Cli(TOLD, HISTORY))
     with pytest.raises(OpsError, match=rf"127\.0\.0\.1:{taken_port} can't be listened on.*--port"):
         exporting(taken_port, threading.Event())

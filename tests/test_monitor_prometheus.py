@@ -30,10 +30,11 @@ from prometheus_client import CollectorRegistry, start_http_server
 from pydantic import SecretStr
 from test_monitor_rules import METRICS
 
-from ops.exporter import Book, Spend, read_spend
+from ops.exporter import Book
 from ops.monitor_dashboard import dashboard
 from ops.monitor_files import Endpoint, monitor_files
 from ops.monitor_folder import write
+from ops.monitor_spend import Spend, read_spend
 from ops.stack import pulumi_command
 from serving import tls
 
@@ -222,8 +223,8 @@ def exporter(*spends: Spend) -> Iterator[str]:
         thread.join()
 
 
-def bill(stack: str, spent: int) -> Spend:
-    return Spend(stack, "", "runpod", "1x L4", True, Decimal("0.4"), Decimal(spent), Decimal(300), Decimal(spent) / 200)
+def bill(stack: str, spent: int, billed: str) -> Spend:
+    return Spend(stack, month_to_date=Decimal(spent), budget=Decimal(300), billed=Decimal(billed))
 
 
 def test_a_bad_servers_alerts_become_active_and_a_good_ones_stay_silent(tmp_path: Path) -> None:
@@ -234,7 +235,9 @@ def test_a_bad_servers_alerts_become_active_and_a_good_ones_stay_silent(tmp_path
     with ExitStack() as running:
         for server in (good, bad):
             running.enter_context(server.running(tmp_path))
-        address = running.enter_context(exporter(bill("good", 100), bill("bad", 320), Spend("gone", "no such stack")))
+        address = running.enter_context(
+            exporter(bill("good", 100, "0.40"), bill("bad", 320, "0.80"), Spend("gone", "no such stack"))
+        )
         folder = tmp_path / "monitor"
         write(folder, monitor_files([good.endpoint("good"), bad.endpoint("bad"), gone], exporter=address))
         prometheus = running.enter_context(Prometheus.on(folder))

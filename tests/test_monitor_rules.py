@@ -56,6 +56,7 @@ METRICS = {
     "exporter": {
         "up",
         "vllm_anywhere_budget_pace_ratio",
+        "vllm_anywhere_billed_usd_per_hour",
         "vllm_anywhere_budget_usd",
         "vllm_anywhere_month_to_date_usd",
         "vllm_anywhere_price_usd_per_hour",
@@ -168,6 +169,11 @@ GOOD: dict[str, Series] = {
         **counter("llamacpp:tokens_predicted_seconds_total", 0),
         **gauge("llamacpp:requests_deferred", constant(0)),
     },
+    "workers that come for an hour and a half": {
+        **UP,
+        # A fifth of the budget for 400 minutes, then four times of it for 90.
+        f'vllm_anywhere_budget_pace_ratio{{{EXPORTER},stack="prod"}}': "0.2x1600 4x360 0.2x80",
+    },
     "a stack without a budget": {
         **UP,
         f'vllm_anywhere_stack_readable{{{EXPORTER},stack="prod"}}': constant(1),
@@ -273,7 +279,7 @@ BAD = [
     Bad(
         "SpendOverBudgetPace",
         {f'vllm_anywhere_budget_pace_ratio{{{EXPORTER},stack="prod"}}': f"1.2x{5 * STEPS}"},
-        "prod has spent 120% of what its budget allows for the month so far",
+        "Over the last day prod has cost 120% of what its budget allows",
         "exporter",
     ),
     Bad(
@@ -399,10 +405,20 @@ def test_an_alert_fires_on_what_is_bad_and_no_other_does(bad: Bad, tmp_path: Pat
 @promtool_only
 @pytest.mark.parametrize("name", GOOD)
 def test_every_alert_is_silent_on_what_is_good(name: str, tmp_path: Path) -> None:
-    rule_tests(tmp_path, scenario(GOOD[name], ["6m", "10m15s", "12m30s", "17m", "19m"], {}))
+    long = name.endswith("hour and a half")
+    rule_tests(tmp_path, scenario(GOOD[name], ["8h9m"] if long else ["6m", "10m15s", "12m30s", "17m", "19m"], {}))
 
 
 @promtool_only
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: f"{bad.alert}-{bad.source}{bad.of and '-'}{bad.of}")
 def test_an_alert_waits_before_it_fires(bad: Bad, tmp_path: Path) -> None:
     rule_tests(tmp_path, scenario(bad.series, ["1m30s"], {}))
+
+
+def test_the_documented_alerts_are_the_alerts() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "monitor.md").read_text("utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")
+    ]
+    told = {row[0]: (row[2], row[3]) for row in rows if row[0] in ALERTS}
+    assert told == {name: (alert.lasts, alert.severity) for name, alert in ALERTS.items()}
