@@ -71,8 +71,9 @@ def clouds(project: Project, tmp_path: Path) -> Iterator[Clouds]:
 
 @dataclass
 class Client:
-    """Asks the endpoint that the deployment has at the moment, one request after the other; `outages` has each that nobody served.
+    """Asks the endpoint that the deployment has at the moment, one request after the other.
 
+    `outages` has each request that nobody served, `served` the platforms in the order in which they served.
     A request that was under way while the endpoint moved is asked once more, of the new one, at once.
     """
 

@@ -172,8 +172,11 @@ def _project(cloud: Cloud, at: re.Match[str], body: dict[str, Any]) -> dict[str,
 
 def _listed(cloud: Cloud, at: re.Match[str], query: dict[str, Any]) -> dict[str, Any]:
     """Everything of a kind. Boot disks go with their VMs here, so there never is another one."""
+    key, _, value = str(query.get("filter", "")).removeprefix("labels.").partition("=")
     scopes: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for record in (each for kind in _LISTED.get(at["kind"], ()) for each in cloud.all(kind)):
+        if key and record.outputs.get("effectiveLabels", {}).get(key) != value:
+            continue
         project, scope, place = record.id.split("/")[1:4]
         found = record.outputs
         one: dict[str, Any] = {
