@@ -62,8 +62,31 @@ def test_the_best_offer_carries_the_range_of_the_five_best() -> None:
 def test_the_notes_say_when_how_much_and_what_the_ceiling_is() -> None:
     asked = ask()
     notes = " ".join(ADAPTER.resources(asked, ADAPTER.offers(asked)[0]).notes)
-    for words in ("Best of 6 machines at 14:05 UTC", "median $0.35", "at most $1.00 an hour", "Stopped it still costs"):
+    for words in ("Best of 6 machines at 14:05 UTC", "median $0.35", "at most $1.00 an hour"):
         assert words in notes
+
+
+def test_an_interruptible_machine_is_shown_at_what_is_bid_for_it() -> None:
+    open_bid = ADAPTER.offers(ask(hardware={"spot": True}))[0].rates[0]
+    assert (open_bid.unit_price, open_bid.lowest) == (Decimal("0.15"), Decimal("0.15"))
+    fixed = ADAPTER.offers(ask(options={"bid_usd": "0.2"}, hardware={"spot": True}))[0].rates[0]
+    assert fixed.unit_price == Decimal("0.2")
+
+
+def test_a_bid_that_wins_nothing_is_told_with_the_one_that_would() -> None:
+    [reason] = ADAPTER.unsupported(ask(options={"bid_usd": "0.05"}, hardware={"spot": True}))
+    assert reason.key == "vastai.bid_usd"
+    assert "0.05 wins none of the 6 offers that fit: the lowest bid that wins now is $0.12 an hour" in reason.text
+
+
+def test_falling_back_to_on_demand_shows_what_it_costs_more() -> None:
+    def told(bid: dict[str, str]) -> str:
+        asked = ask(options={"fallback": True, **bid}, hardware={"spot": True})
+        assert ADAPTER.unsupported(asked) == []
+        return " ".join(ADAPTER.resources(asked, ADAPTER.offers(asked)[0]).notes)
+
+    assert "on demand the best costs $0.33 an hour with disk, $0.16 more" in told({})
+    assert "no bid wins now; on demand the best costs $0.33 an hour with disk" in told({"bid_usd": "0.05"})
 
 
 def test_inputs_do_not_depend_on_which_offer_is_best_now() -> None:

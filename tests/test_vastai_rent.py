@@ -18,7 +18,7 @@ from emulators.faults import Fault, Kind
 from emulators.vastai import VastEmulator, offer_row
 from test_lifecycle_invariants import LABEL, Invariants
 
-from providers.base import AuthError, Interrupted, NoCapacity, PlatformError
+from providers.base import AuthError, CreateUncertain, Interrupted, NoCapacity, PlatformError
 from providers.lifecycle import ensure_gone
 from providers.native import Context
 from providers.vastai.client import SPACING_S, Vast, rented
@@ -39,7 +39,7 @@ ORDER = Order(
     env={"VLLM_API_KEY": "sk-secret-of-the-server"},
     serve_s=600.0,
 )
-HASTY = httpx.Timeout(0.2)
+HASTY, PATIENT = httpx.Timeout(0.2), httpx.Timeout(30.0)
 
 
 @dataclass
@@ -73,12 +73,18 @@ class World:
     logs: list[str] = field(default_factory=list[str])
     healthy: bool = True
     slots: dict[Any, float] = field(default_factory=dict[Any, float])
+    timeout: httpx.Timeout = field(default_factory=lambda: PATIENT)
 
     @property
     def vast(self) -> Vast:
         context = self.clock.context
         return Vast(
-            self.market.key, self.market.url, clock=context.clock, wait=context.wait, slots=self.slots, timeout=HASTY
+            self.market.key,
+            self.market.url,
+            clock=context.clock,
+            wait=context.wait,
+            slots=self.slots,
+            timeout=self.timeout,
         )
 
     @property
@@ -90,6 +96,8 @@ class World:
         return [str(id) for id in self.market.instances]
 
     def fail(self, faults: dict[str, Any]) -> None:
+        if {Kind.TIMEOUT, Kind.STALLED} & set(faults.values()):
+            self.timeout = HASTY
         self.market.faults.add(*(CALLS[call].model_copy(update={"kind": kind}) for call, kind in faults.items()))
 
 
@@ -245,9 +253,11 @@ def test_every_page_of_a_long_list_is_read(world: World) -> None:
     assert len(world.vast.labelled(LABEL)) == 1
 
 
-@pytest.mark.parametrize("call", ["search", "rent", "list", "get"])
+@pytest.mark.parametrize("call", ["search", "rent", "list", "get", "destroy"])
 def test_a_storm_of_429_delays_and_doubles_nothing(world: World, call: str) -> None:
     world.market.faults.add(CALLS[call].model_copy(update={"kind": Kind.RATE_LIMITED, "times": 3}))
+    # A host that fails has its instance destroyed on the way.
+    world.market.fates = {50001: "broken"}
     rental = world.renter.rent()
     assert world.ids == [rental.instance.id]
     assert world.market.faults.struck == 3
@@ -386,12 +396,64 @@ def test_when_no_bid_wins_on_demand_is_rented_only_if_asked_for(world: World) ->
     for row in world.market.offers:
         row["min_bid"] = 0.25
     world.order = bids(bid_usd=Decimal("0.1"))
-    with pytest.raises(NoCapacity):
+    with pytest.raises(NoCapacity, match=r"wins none of 12 machines, the lowest that does costs \$0\.2667 with disk"):
         world.renter.rent()
     world.order = bids(bid_usd=Decimal("0.1"), fallback=True)
     rental = world.renter.rent()
     assert rental.instance.is_bid is False
-    assert [line for line in world.clock.said if "on demand" in line]
+    assert "on demand costs $0.3177 an hour with disk, $0.0510 more than the lowest bid" in " ".join(rental.tried)
+
+
+def low_bid(world: World) -> None:
+    """The bid wins when it is searched for, and no longer when it is made."""
+    world.order = bids(bid_usd=Decimal("0.2"))
+    world.market.raised = {row["id"]: 0.5 for row in world.market.offers}
+
+
+def test_a_bid_that_does_not_win_is_destroyed_even_if_it_shows_up_late(world: World) -> None:
+    low_bid(world)
+    world.market.lag_s = 12
+    with pytest.raises(NoCapacity, match="does not win"):
+        world.renter.rent()
+    assert world.ids == []
+    assert len(world.market.destroyed) == len(world.market.called("PUT", r"/api/v0/asks/\d+/")) > 5
+
+
+@pytest.mark.parametrize("call", ["get", "destroy"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bid_that_does_not_win_is_destroyed_through_any_fault(world: World, call: str, kind: Kind) -> None:
+    low_bid(world)
+    world.fail({call: kind})
+    with pytest.raises(NoCapacity, match="does not win"):
+        world.renter.rent()
+    assert world.ids == []
+
+
+def test_a_bid_that_does_not_win_and_cannot_be_destroyed_keeps_its_id(world: World) -> None:
+    low_bid(world)
+    world.market.faults.add(CALLS["destroy"].model_copy(update={"kind": Kind.REFUSED, "times": 0}))
+    rental = world.renter.rent()
+    assert world.ids == [rental.instance.id]
+    assert "does not win, and its disk bills" in rental.problem
+
+
+def test_cancelled_while_a_bid_that_does_not_win_goes_it_keeps_its_id(world: World) -> None:
+    low_bid(world)
+    world.market.lag_s = 12
+    world.clock.cancel_after = 2
+    rental = world.renter.rent()
+    assert world.ids == [rental.instance.id]
+    assert "does not win, and its disk bills" in rental.problem
+
+
+def test_a_404_that_is_not_the_apis_own_does_not_mean_gone(world: World) -> None:
+    rental = world.renter.rent()
+    world.market.faults.add(CALLS["get"].model_copy(update={"kind": Kind.LOST, "status": 404, "times": 0}))
+    assert world.vast.get(rental.instance.id) is None
+    page = httpx.MockTransport(lambda request: httpx.Response(404, text="<html>no route</html>"))
+    vast = Vast(world.market.key, world.market.url, wait=lambda seconds: None, transport=page)
+    with pytest.raises(PlatformError, match="HTTP 404"):
+        vast.get(rental.instance.id)
 
 
 def test_a_bid_with_its_disk_stays_below_the_ceiling() -> None:
@@ -425,6 +487,7 @@ def test_long_variables_go_in_pieces_and_are_joined_by_the_shell() -> None:
         (404, '{"error": "invalid_args", "msg": "error 404/3603: no_such_ask gone"}', NoCapacity),
         (410, '{"success": false, "error": "no_such_ask", "msg": "gone"}', NoCapacity),
         (404, '{"success": false, "error": "not_found"}', PlatformError),
+        (408, "", CreateUncertain),
         (401, '{"success": false, "msg": "Invalid user key"}', AuthError),
         (402, '{"success": false, "error": "insufficient_credit"}', PlatformError),
     ],

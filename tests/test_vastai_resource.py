@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import pytest
+from emulators.faults import Fault, Kind
 from emulators.vastai import VastEmulator, offer_row
 from pydantic import SecretStr
 
 from providers.base import PlatformError
 from providers.native import Context, Created, Found
+from providers.vastai import client
 from providers.vastai.client import log_tail
 from providers.vastai.resources import Instance, InstanceInputs, InstanceOutputs
 
@@ -174,6 +177,72 @@ def test_outbid_beyond_what_is_allowed_it_is_replaced(story: Story) -> None:
     found = story.read(made, interruptible=True, bid_usd=Decimal("0.2"))
     assert found is not None
     assert "$0.3 an hour would win it back" in found.inputs.lost
+
+
+def test_outbid_beyond_what_the_ceiling_leaves_beside_the_disk_it_is_replaced(story: Story) -> None:
+    made = story.create(interruptible=True)
+    story.market.outbid(int(made.id), min_bid=0.99)
+    found = story.read(made, interruptible=True)
+    assert found is not None
+    assert "$0.99 an hour would win it back" in found.inputs.lost
+
+
+def test_a_lower_ceiling_touches_nothing_that_runs(story: Story) -> None:
+    made = story.create()
+    assert story.update(made, max_hourly_usd=Decimal("0.1")).problem == ""
+    assert [str(id) for id in story.market.instances] == [made.id]
+
+
+CHANGES = {
+    "get": Fault(method="GET", path=r"/api/v0/instances/\d+", kind=Kind.LOST),
+    "label": Fault(method="PUT", path=r"/api/v0/instances/\d+", kind=Kind.LOST),
+    "bid": Fault(method="PUT", path="/bid_price/", kind=Kind.LOST),
+    "start": Fault(method="PUT", path=r"/api/v0/instances/\d+", nth=2, kind=Kind.LOST),
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (Kind.KILL, Kind.KILL_BEFORE)])
+@pytest.mark.parametrize("call", CHANGES)
+def test_a_change_cut_off_in_any_call_is_made_by_one_update_or_two(
+    story: Story, monkeypatch: pytest.MonkeyPatch, call: str, kind: Kind
+) -> None:
+    pytest.importorskip("vastai")
+    made = story.create(interruptible=True, label="by hand")
+    story.market.outbid(int(made.id), min_bid=0.3)
+    if kind in (Kind.TIMEOUT, Kind.STALLED):
+        monkeypatch.setattr(client, "connect", _hasty(client.connect))
+    story.market.faults.add(CHANGES[call].model_copy(update={"kind": kind}))
+    try:
+        done = story.update(made, {"interruptible": True}, interruptible=True)
+    except PlatformError:
+        done = story.update(made, {"interruptible": True}, interruptible=True)
+    assert done.problem == ""
+    assert story.market.faults.struck == 1
+    [(id, one)] = story.market.instances.items()
+    assert (str(id), one.label, one.bid, one.state) == (made.id, LABEL, 0.375, "running")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (Kind.KILL, Kind.KILL_BEFORE)])
+@pytest.mark.parametrize("path", [r"/api/v0/instances/\d+", "/users/current"])
+def test_a_refresh_cut_off_in_any_call_forgets_nothing(
+    story: Story, monkeypatch: pytest.MonkeyPatch, path: str, kind: Kind
+) -> None:
+    made = story.create()
+    story.market.become(int(made.id), "stopped")
+    if kind in (Kind.TIMEOUT, Kind.STALLED):
+        monkeypatch.setattr(client, "connect", _hasty(client.connect))
+    story.market.faults.add(Fault(method="GET", path=path, kind=kind))
+    try:
+        found = story.read(made)
+    except PlatformError:
+        found = story.read(made)
+    assert found is not None
+    assert "given its GPUs up" in found.inputs.lost
+    assert story.market.faults.struck == 1
+
+
+def _hasty(connect: Any) -> Any:
+    return lambda clock, wait: connect(clock, wait, timeout=httpx.Timeout(0.2))
 
 
 def test_a_new_bid_goes_to_the_same_instance(story: Story) -> None:

@@ -90,6 +90,13 @@ def test_a_call_that_fails_leaves_one_endpoint_after_one_up_or_two(
     assert [str(id) for id in market.jobs.rows["endptjobs"]] == [made.id]
 
 
+def test_an_endpoint_whose_scaling_was_not_taken_keeps_its_id(market: VastEmulator) -> None:
+    market.faults.add(Fault(method="PUT", path="/endptjobs/", kind=Kind.REFUSED, times=0))
+    made = ENDPOINT.create(context(), INPUTS)
+    assert [str(id) for id in market.jobs.rows["endptjobs"]] == [made.id]
+    assert "exists, but may scale otherwise" in made.problem
+
+
 def test_workers_that_were_left_behind_are_destroyed(market: VastEmulator) -> None:
     made = ENDPOINT.create(context(), INPUTS)
     vast = client.Vast(market.key, market.url)

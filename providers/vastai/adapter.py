@@ -7,7 +7,7 @@ from decimal import Decimal
 from statistics import median
 
 from providers.base import HF_TOKEN, KEY, Ask, Declaration, Declared, Reason, Ref
-from providers.vastai.offers import as_offer
+from providers.vastai.offers import VastOffer, as_offer
 from providers.vastai.options import (
     VastaiOptions,
     ceiling,
@@ -18,7 +18,17 @@ from providers.vastai.options import (
     wanted_for,
 )
 from providers.vastai.pricing import VastMarket, evidence
-from providers.vastai.search import Wanted, best_per_machine, hourly_usd, misfits, ranked, search_text
+from providers.vastai.search import (
+    Wanted,
+    best_per_machine,
+    bid_on,
+    disk_usd,
+    hourly_usd,
+    misfits,
+    ranked,
+    search_text,
+    winning,
+)
 from serving.capabilities import BF16_SINCE
 from serving.gpus import Gpu
 from serving.offers import Offer
@@ -68,14 +78,14 @@ class VastaiAdapter:
             terms = (kind, spec.hardware.gpu_count, spec.hardware.spot)
             dated = [o for o in market.offers if o.gpu in names and (o.kind, o.gpu_count, o.spot) == terms]
             return sorted(dated, key=lambda offer: offer.rates[0].unit_price or Decimal("Infinity"))
-        wanted = wanted_for(spec, _options(ask), gpus)
-        best = best_per_machine(ranked(wanted, market.asks, traffic_for(spec, market.model)))
+        best, wanted = _fitting(ask, gpus)
         day = market.at.date() if market.at else None
         assert day is not None
-        priced = [
+        shown = [
             as_offer(found, interruptible=wanted.interruptible, source="live", as_of=day, evidence=evidence(found))
             for found in best
         ]
+        priced = [_bidding(offer, _gpu_usd(ask, wanted, found)) for offer, found in zip(shown, best, strict=True)]
         prices = [offer.rates[0].unit_price or Decimal(0) for offer in priced[:BEST]]
         ranges = [_ranged(offer, min(prices), max(prices)) for offer in priced]
         return [_sleeping(offer) for offer in ranges] if _options(ask).mode == "serverless" else ranges
@@ -184,10 +194,44 @@ def _sleeping(offer: Offer) -> Offer:
     return replace(offer, kind="serverless", rates=rates)
 
 
+def _fitting(ask: Ask, gpus: list[Gpu]) -> tuple[list[VastOffer], Wanted]:
+    """The offers that `up` would rent now, in its order, and for what: on demand where no bid wins and that will do."""
+    options, market = _options(ask), _market(ask)
+    wanted, traffic = wanted_for(ask.spec, options, gpus), traffic_for(ask.spec, market.model)
+    fits = best_per_machine(ranked(wanted, market.asks, traffic))
+    if not wanted.interruptible:
+        return fits, wanted
+    won = winning(wanted, options.bid_usd, fits)
+    if won or not options.fallback:
+        return won, wanted
+    firm = replace(wanted, interruptible=False)
+    return best_per_machine(ranked(firm, market.asks, traffic)), firm
+
+
+def _gpu_usd(ask: Ask, wanted: Wanted, offer: VastOffer) -> Decimal:
+    """US dollars an hour for the GPU as it would be billed: an interruptible one costs what is bid."""
+    if not wanted.interruptible:
+        return offer.dph_base
+    return bid_on(wanted, _options(ask).bid_usd, offer.min_bid, offer.storage_cost)
+
+
+def _bidding(offer: Offer, usd: Decimal) -> Offer:
+    gpu, *others = offer.rates
+    said = "the bid, which is what it costs; it may be outbid" if offer.spot else gpu.assumption
+    return replace(offer, rates=(replace(gpu, unit_price=usd, assumption=said), *others))
+
+
 def _none_fits(ask: Ask, gpus: list[Gpu]) -> Reason:
     """Why no offer of a market fits: the price if that is all, else what most of them lack."""
     market, spec = _market(ask), ask.spec
     wanted = wanted_for(spec, _options(ask), gpus)
+    if wanted.interruptible and (fits := ranked(wanted, market.asks, traffic_for(spec, market.model))):
+        lowest = min(offer.min_bid or Decimal(0) for offer in fits)
+        text = (
+            f"{_options(ask).bid_usd} wins none of the {len(fits)} offers that fit: the lowest bid that wins now is "
+            f"{dollars(lowest)} an hour. Leave it out to bid a quarter over the lowest, or set `vastai.fallback: true`"
+        )
+        return Reason("vastai.bid_usd", text)
     unpriced = replace(wanted, max_hourly_usd=None)
     affordable = ranked(unpriced, market.asks, traffic_for(spec, market.model))
     if affordable:
@@ -211,10 +255,12 @@ def _none_fits(ask: Ask, gpus: list[Gpu]) -> Reason:
 
 def _notes(ask: Ask, offer: Offer, wanted: Wanted, half: bool) -> list[str]:
     options, market, spec = _options(ask), _market(ask), ask.spec
-    notes = [_price_note(ask, wanted)] if market.asks else []
+    notes = [_price_note(ask)] if market.asks else []
     if spec.hardware.spot:
-        after = "then on demand is rented" if options.fallback else "then `up` bids again or looks elsewhere"
-        notes.append(f"Interruptible: a higher bid or an on-demand renter stops it; {after}.")
+        after = "and on demand is rented when no bid wins" if options.fallback else "or looks elsewhere"
+        notes.append(f"Interruptible: a higher bid or an on-demand renter stops it; then `up` bids again, {after}.")
+    if spec.hardware.spot and options.fallback and market.asks:
+        notes.append(_fallback_note(ask, wanted))
     if options.plain_http:
         notes.append(
             "vastai.plain_http: no TLS. The key, prompts and answers can be read and changed by everybody on the way."
@@ -229,10 +275,30 @@ def _notes(ask: Ask, offer: Offer, wanted: Wanted, half: bool) -> list[str]:
     return notes
 
 
-def _price_note(ask: Ask, wanted: Wanted) -> str:
+def _hourly(ask: Ask, wanted: Wanted, offer: VastOffer) -> Decimal:
+    """US dollars an hour with disk, as it would be billed."""
+    return _gpu_usd(ask, wanted, offer) + disk_usd(wanted, offer.storage_cost)
+
+
+def _fallback_note(ask: Ask, wanted: Wanted) -> str:
+    """What the way out of bidding costs more."""
     market = _market(ask)
-    fits = best_per_machine(ranked(wanted, market.asks, traffic_for(ask.spec, market.model)))
-    prices = [price for offer in fits[:BEST] if (price := hourly_usd(wanted, offer)) is not None]
+    firm = replace(wanted, interruptible=False)
+    on_demand = ranked(firm, market.asks, traffic_for(ask.spec, market.model))
+    if not on_demand:
+        return "vastai.fallback: nothing on demand is below the ceiling now, so there is nothing to fall back to."
+    price = _hourly(ask, firm, on_demand[0])
+    bids = winning(wanted, _options(ask).bid_usd, ranked(wanted, market.asks, traffic_for(ask.spec, market.model)))
+    if not bids:
+        return f"vastai.fallback: no bid wins now; on demand the best costs {dollars(price)} an hour with disk."
+    more = price - _hourly(ask, wanted, bids[0])
+    return f"vastai.fallback: on demand the best costs {dollars(price)} an hour with disk, {dollars(more)} more."
+
+
+def _price_note(ask: Ask) -> str:
+    market = _market(ask)
+    fits, wanted = _fitting(ask, _gpus(ask))
+    prices = [_hourly(ask, wanted, offer) for offer in fits[:BEST]]
     at = f"{market.at:%H:%M} UTC" if market.at else "the last search"
     return (
         f"Best of {len(fits)} machines at {at}; `up` searches anew and pays at most "

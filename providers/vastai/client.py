@@ -100,7 +100,7 @@ class Vast:
         transport: httpx.BaseTransport | None = None,
         timeout: httpx.Timeout = _TIMEOUT,
     ) -> None:
-        self.key, self.url = key, url.rstrip("/")
+        self.key, self.url, self.timeout = key, url.rstrip("/"), timeout
         self.pacer = Pacer(clock, wait, {} if slots is None else slots)
         self._http = httpx.Client(
             base_url=self.url,
@@ -295,7 +295,8 @@ class Vast:
             raise TooFrequent(f"Vast.ai: too many requests at {where}; try again in a minute")
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise AuthError(f"Vast.ai refuses the key in ${KEY_VARIABLE}: {_short(text)}. Nothing was changed")
-        if missing and answer.status_code == 404:
+        # Only the API's own 404 says that a thing is gone: a gateway in between has others.
+        if missing and answer.status_code == 404 and _is_object(answer.text):
             return None
         raise PlatformError(f"Vast.ai answered {where} with HTTP {answer.status_code}: {_short(text)}")
 
@@ -327,7 +328,7 @@ def rented(offer: int, label: str, status: int, text: str) -> str:
     Raises:
         NoCapacity, LowBid, TooFrequent, AuthError, CreateUncertain, PlatformError: as `Vast.rent` says.
     """
-    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.REQUEST_TIMEOUT.value:
         raise CreateUncertain(f"the call that rents offer {offer} ended in HTTP {status}", label)
     if status == 429:
         raise TooFrequent("Vast.ai: too many requests to rent; try again in a minute")
@@ -387,6 +388,13 @@ def _retry_after(answer: httpx.Response) -> float:
         return min(float(answer.headers.get("Retry-After", 0)), LONGEST_RETRY_AFTER_S)
     except ValueError:
         return 0.0
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def _why(page: Mapping[str, Any]) -> str:

@@ -12,13 +12,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import ROUND_DOWN, Decimal
+from decimal import Decimal
 from typing import Any
 
 from providers.base import PlatformError
 from providers.vastai.instances import VastInstance
-from providers.vastai.offers import STORAGE_MONTH_HOURS, Traffic, VastOffer
-from providers.vastai.search import Wanted
+from providers.vastai.offers import Traffic, VastOffer
+from providers.vastai.search import Wanted, bid_on
 from serving.start import TLS_CERT, TLS_KEY, one_line
 from serving.tls import Certified, issue
 
@@ -27,9 +27,6 @@ COMMAND_LIMIT = 4096
 """Characters that entry point and arguments may have together."""
 VALUE_LIMIT = 256
 """Characters that one variable of the environment may have."""
-OVERBID = Decimal("1.25")
-"""A bid that the user leaves open is this many times the lowest one that wins."""
-MOST_BID, LEAST_BID = Decimal(128), Decimal("0.001")
 
 
 @dataclass(frozen=True)
@@ -125,12 +122,7 @@ def body(order: Order, offer: VastOffer, now: datetime, *, interruptible: bool) 
 
 def bid_for(order: Order, priced: VastOffer | VastInstance) -> Decimal:
     """US dollars an hour to bid for an offer, or for an instance that was outbid; with disk never above the ceiling."""
-    lowest, storage = priced.min_bid or LEAST_BID, priced.storage_cost or Decimal(0)
-    wanted = order.bid_usd if order.bid_usd is not None else lowest * OVERBID
-    ceiling = order.wanted.max_hourly_usd
-    if ceiling is not None:
-        wanted = min(wanted, ceiling - order.wanted.disk_gb * storage / STORAGE_MONTH_HOURS)
-    return max(LEAST_BID, min(wanted, MOST_BID)).quantize(Decimal("0.0001"), ROUND_DOWN)
+    return bid_on(order.wanted, order.bid_usd, priced.min_bid, priced.storage_cost)
 
 
 def in_pieces(env: Mapping[str, str], limit: int = VALUE_LIMIT) -> tuple[dict[str, str], str]:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from providers.base import Interrupted, NoCapacity, PlatformError
-from providers.lifecycle import ensure_gone, ensure_one
+from providers.lifecycle import LOOKUP_PAUSES_S, ensure_gone, ensure_one
 from providers.native import Context
 from providers.vastai.client import LowBid, TooFrequent, Vast
 from providers.vastai.instances import VastInstance
-from providers.vastai.launch import Order, bid_for, body
+from providers.vastai.launch import Order, body
 from providers.vastai.offers import VastOffer, parse_offers
-from providers.vastai.search import best_per_machine, hourly_usd, misfits, query, ranked
+from providers.vastai.search import best_per_machine, hourly_usd, misfits, query, ranked, winning
 from providers.vastai.states import Verdict, action_for
 from serving.failures import diagnose, explain
 
@@ -41,6 +41,14 @@ ReadLog = Callable[[str, int], list[str]]
 
 class StillThere(PlatformError):
     """An instance that was to be destroyed may still exist: its id has to stay known."""
+
+
+class Kept(PlatformError):
+    """Renting ends with `instance`, which is paid for and does not run."""
+
+    def __init__(self, message: str, instance: VastInstance) -> None:
+        super().__init__(message)
+        self.instance = instance
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,13 @@ class Renter:
             PlatformError: nothing could be rented, or nothing that was rented served; all of it is destroyed then.
         """
         for attempt in range(1, self.order.attempts + 1):
-            one = self._one()
+            try:
+                one = self._one()
+            except Kept as error:
+                return Rental(error.instance, tuple(self.tried), str(error))
             begun = self.context.clock()
             try:
-                one, verdict = self.until_serving(one)
+                one, verdict = self.until_serving(one, new=True)
                 if verdict.do == "keep":
                     return Rental(one, tuple(self.tried))
                 if verdict.do == "surface":
@@ -94,8 +105,12 @@ class Renter:
                 )
         raise PlatformError(self._told(f"none of {self.order.attempts} machines came to serve"))
 
-    def until_serving(self, one: VastInstance) -> tuple[VastInstance, Verdict]:
-        """Follow an instance until the table says anything but "wait"."""
+    def until_serving(self, one: VastInstance, *, new: bool = False) -> tuple[VastInstance, Verdict]:
+        """Follow an instance until the table says anything but "wait". The bill of a `new` one is checked.
+
+        Raises:
+            PlatformError: a new one is billed otherwise than it was shown; it is destroyed by then.
+        """
         context, order = self.context, self.order
         begun = since = heard = context.clock()
         status, polls = one.actual_status, 0
@@ -113,7 +128,8 @@ class Renter:
             else:
                 if now.actual_status != status:
                     status, since = now.actual_status, context.clock()
-                self._check_bill(now)
+                if new:
+                    self._check_bill(now)
                 one = now
                 address = now.address(order.port)
                 up = bool(address) and now.actual_status == "running" and self.answers(address)
@@ -161,19 +177,25 @@ class Renter:
     def _market(self) -> tuple[list[VastOffer], bool]:
         wanted = replace(self.order.wanted, excluded=self.order.wanted.excluded | self._excluded)
         offers, unread = parse_offers(self.vast.search(query(wanted)))
-        fitting = best_per_machine(ranked(wanted, offers, self.order.traffic))
-        if wanted.interruptible:
-            fitting = [offer for offer in fitting if bid_for(self.order, offer) >= (offer.min_bid or Decimal(0))]
+        fits = best_per_machine(ranked(wanted, offers, self.order.traffic))
+        fitting = winning(wanted, self.order.bid_usd, fits) if wanted.interruptible else fits
         if fitting:
             self.context.progress(f"{len(fitting)} of {len(offers)} offers fit")
             return fitting, wanted.interruptible
+        lowest = min((hourly_usd(wanted, offer) or Decimal(0) for offer in fits), default=None)
+        if lowest is not None:
+            self._tell(f"the bid wins none of {len(fits)} machines, the lowest that does costs ${lowest:.4f} with disk")
         if wanted.interruptible and self.order.fallback:
-            self.context.progress("no bid wins; searching on demand")
             firm = replace(wanted, interruptible=False)
             offers, unread = parse_offers(self.vast.search(query(firm)))
             fitting = best_per_machine(ranked(firm, offers, self.order.traffic))
             if fitting:
+                price = hourly_usd(firm, fitting[0]) or Decimal(0)
+                more = "" if lowest is None else f", ${price - lowest:.4f} more than the lowest bid"
+                self._tell(f"no bid wins; on demand costs ${price:.4f} an hour with disk{more}")
                 return fitting, False
+        if lowest is not None:
+            return [], True
         if offers:
             reasons = [reason for offer in offers[:3] for reason in misfits(wanted, offer)[:1]]
             self.tried.append(f"{len(offers)} offers found, none fits: {'; '.join(dict.fromkeys(reasons))}")
@@ -185,16 +207,15 @@ class Renter:
         """Rent one offer; the instance as far as it is known yet."""
         self._offer, self._interruptible = offer, interruptible
         sent = body(self.order, offer, self.context.now(), interruptible=interruptible)
-        firm = replace(self.order.wanted, interruptible=interruptible)
-        price = hourly_usd(firm, offer)
+        rented = _young("0", self.order.label, offer, sent)
+        price = rented.hourly_usd(self.order.wanted.disk_gb) or Decimal(0)
         self.context.progress(f"renting {offer.gpu_name} in {offer.geolocation}, ${price:.3f} an hour with disk")
         pauses = iter(TOO_FREQUENT_PAUSES_S)
         while True:
             try:
                 return _young(self.vast.rent(offer.id, sent), self.order.label, offer, sent)
             except LowBid as error:
-                # It exists, stopped, and its disk bills.
-                self._gone(error.id)
+                self._unwon(_young(error.id, self.order.label, offer, sent))
                 raise
             except TooFrequent as error:
                 pause = next(pauses, None)
@@ -204,6 +225,30 @@ class Renter:
                 # The limiter says that nothing was done; it is cheap to see for oneself.
                 if left := self.vast.labelled(self.order.label):
                     return left[0]
+
+    def _unwon(self, one: VastInstance) -> None:
+        """Destroy what exists, stopped, because its bid does not win: its disk bills.
+
+        Raises:
+            Kept: it may still exist.
+        """
+        try:
+            # Until it is shown, "not there" does not mean that it is gone.
+            for pause in LOOKUP_PAUSES_S:
+                self.context.wait(pause)
+                if self._shown(one.id):
+                    break
+            self._gone(one.id)
+        except (StillThere, Interrupted) as error:
+            raise Kept(f"the bid for instance {one.id} does not win, and its disk bills: {error}", one) from error
+
+    def _shown(self, id: str) -> bool:
+        try:
+            return self.vast.get(id) is not None
+        except Interrupted:
+            raise
+        except PlatformError:
+            return False
 
     def _check_bill(self, one: VastInstance) -> None:
         """What is billed against what was asked for.
@@ -267,6 +312,10 @@ class Renter:
     def _note(self, offer: VastOffer, why: str) -> None:
         self.tried.append(f"offer {offer.id} (machine {offer.machine_id}, {offer.gpu_name}): {why}")
         self.context.progress(why)
+
+    def _tell(self, what: str) -> None:
+        self.tried.append(what)
+        self.context.progress(what)
 
     def _bills(self, one: VastInstance) -> str:
         hourly = one.hourly_usd(self.order.wanted.disk_gb)

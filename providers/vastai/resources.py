@@ -127,7 +127,7 @@ class Instance(NativeResource[InstanceInputs, InstanceOutputs]):
             return Found(_imported(one), _outputs(one, _imported(one), None, context.now()))
         now = _outputs(one, inputs, outputs, context.now())
         verdict = _verdict(vast, one, inputs, now, context.now())
-        return Found(inputs.model_copy(update=_drift(one, inputs, verdict)), now)
+        return Found(inputs.model_copy(update=_drift(one, _order(context, inputs), verdict)), now)
 
     def update(
         self, context: Context, id: str, outputs: InstanceOutputs, old: InstanceInputs, new: InstanceInputs
@@ -231,15 +231,15 @@ def _verdict(vast: Vast, one: VastInstance, inputs: InstanceInputs, now: Instanc
     return action_for(one.seen(inputs.port, at, age_s=age, load_limit_s=inputs.timeout_s, answers=up, credit=credit))
 
 
-def _drift(one: VastInstance, inputs: InstanceInputs, verdict: Verdict) -> dict[str, str]:
+def _drift(one: VastInstance, order: Order, verdict: Verdict) -> dict[str, str]:
     """`status` and `lost` as refresh shows them: what `up` repairs in place, and what it replaces."""
     match verdict.do:
         case "keep":
-            return {"status": RUNNING if one.label == inputs.label else "under another label", "lost": ""}
+            return {"status": RUNNING if one.label == order.label else "under another label", "lost": ""}
         case "replace" | "recreate":
             return {"status": one.actual_status or "provisioning", "lost": verdict.why}
         case "rebid":
-            if _outbid_for_good(one, inputs):
+            if _outbid_for_good(one, order):
                 return {"status": "outbid", "lost": f"{verdict.why}; ${one.min_bid} an hour would win it back"}
             return {"status": "outbid", "lost": ""}
         case "surface":
@@ -248,12 +248,11 @@ def _drift(one: VastInstance, inputs: InstanceInputs, verdict: Verdict) -> dict[
             return {"status": one.actual_status or "provisioning", "lost": ""}
 
 
-def _outbid_for_good(one: VastInstance, inputs: InstanceInputs) -> bool:
+def _outbid_for_good(one: VastInstance, order: Order) -> bool:
     """Whether the bid that the user allows can't win it back."""
-    if one.min_bid is None:
-        return False
-    allowed = inputs.bid_usd if inputs.bid_usd is not None else inputs.max_hourly_usd
-    return allowed is not None and one.min_bid > allowed
+    from providers.vastai.launch import bid_for
+
+    return one.min_bid is not None and bid_for(order, one) < one.min_bid
 
 
 def _outputs(

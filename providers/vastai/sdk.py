@@ -64,7 +64,10 @@ class Sdk:
         # Importing it makes a handler that writes to stderr.
         logging.getLogger("vastai").setLevel(logging.CRITICAL)
         # `retry` counts attempts: its own pauses are shorter than the limits that they would have to outlast.
-        return VastAI(api_key=self._vast.key, server_url=self._vast.url, retry=1)
+        made = VastAI(api_key=self._vast.key, server_url=self._vast.url, retry=1)
+        # 120 s otherwise; `requests` takes fractions, whatever the SDK's annotation says.
+        made.client.timeout = self._vast.timeout.read  # pyright: ignore[reportAttributeAccessIssue]
+        return made
 
 
 def _told(what: str, error: Any) -> PlatformError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from typing import Any, Literal
 
 from providers.vastai.offers import MIB_PER_GIB, STORAGE_MONTH_HOURS, Traffic, VastOffer, as_offer, month
@@ -17,6 +17,10 @@ from serving.gpus import gpu
 
 SEARCH_LIMIT = 200
 """Offers asked for at once; the server's own default is not documented."""
+
+OVERBID = Decimal("1.25")
+"""A bid that the user leaves open is this many times the lowest one that wins."""
+MOST_BID, LEAST_BID = Decimal(128), Decimal("0.001")
 
 RAM_SLACK = 0.93
 """Hosts of one GPU report up to 7 % less memory than others; the catalogue's name decides afterwards."""
@@ -156,7 +160,26 @@ def misfits(wanted: Wanted, offer: VastOffer) -> list[str]:
 def hourly_usd(wanted: Wanted, offer: VastOffer) -> Decimal | None:
     """US dollars an hour for GPU and disk; None when an interruptible offer names no bid."""
     gpu = offer.min_bid if wanted.interruptible else offer.dph_base
-    return None if gpu is None else gpu + wanted.disk_gb * offer.storage_cost / STORAGE_MONTH_HOURS
+    return None if gpu is None else gpu + disk_usd(wanted, offer.storage_cost)
+
+
+def disk_usd(wanted: Wanted, storage_cost: Decimal | None) -> Decimal:
+    """US dollars an hour for the disk, running or stopped."""
+    return wanted.disk_gb * (storage_cost or Decimal(0)) / STORAGE_MONTH_HOURS
+
+
+def bid_on(wanted: Wanted, bid_usd: Decimal | None, min_bid: Decimal | None, storage_cost: Decimal | None) -> Decimal:
+    """US dollars an hour to bid for a machine slice; with the disk never above the ceiling. None as `bid_usd` bids
+    `OVERBID` times the lowest that wins."""
+    bid = bid_usd if bid_usd is not None else (min_bid or LEAST_BID) * OVERBID
+    if wanted.max_hourly_usd is not None:
+        bid = min(bid, wanted.max_hourly_usd - disk_usd(wanted, storage_cost))
+    return max(LEAST_BID, min(bid, MOST_BID)).quantize(Decimal("0.0001"), ROUND_DOWN)
+
+
+def winning(wanted: Wanted, bid_usd: Decimal | None, offers: Iterable[VastOffer]) -> list[VastOffer]:
+    """The offers that such a bid wins now."""
+    return [o for o in offers if bid_on(wanted, bid_usd, o.min_bid, o.storage_cost) >= (o.min_bid or Decimal(0))]
 
 
 def ranked(wanted: Wanted, offers: Sequence[VastOffer], traffic: Traffic) -> list[VastOffer]:

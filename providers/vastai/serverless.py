@@ -80,8 +80,12 @@ class Endpoint(NativeResource[EndpointInputs, EndpointOutputs]):
             destroy=jobs.delete,
             same=lambda job: True,
         )
-        jobs.update(made.id, _scaling(inputs))
-        return Created(made.id, _endpoint_outputs(inputs.label))
+        outputs = _endpoint_outputs(inputs.label)
+        try:
+            jobs.update(made.id, _scaling(inputs))
+        except PlatformError as error:
+            return Created(made.id, outputs, f"endpoint {made.id} exists, but may scale otherwise: {error}")
+        return Created(made.id, outputs)
 
     def read(
         self, context: Context, id: str, inputs: EndpointInputs | None, outputs: EndpointOutputs | None
