@@ -136,7 +136,7 @@ def test_the_order_of_the_rates_changes_nothing(
     one, other = estimate(spec, offer, assumed), estimate(spec, replace(offer, rates=tuple(shuffled)), assumed)
 
     def lines(found: Estimate) -> list[str]:
-        return sorted(json.dumps(line.as_output()) for line in found.lines)
+        return sorted(json.dumps(line.focus()) for line in found.lines)
 
     assert same(one.span, other.span)
     assert lines(one) == lines(other)
@@ -190,8 +190,8 @@ def test_an_unknown_price_is_never_zero_and_marks_the_total(
     assert found.incomplete
     assert same(found.span, estimate(spec, offer, assumed).span)
     line = found.lines[-1]
-    output = line.as_output()
-    assert [output[key] for key in ("unit_price", "list_usd", "monthly_usd")] == [None] * 3
+    output = line.focus()
+    assert [output[key] for key in ("ListUnitPrice", "ListCost", "ContractedCost")] == [None] * 3
     assert line.description.endswith("price not found")
     assert found.as_output()["incomplete"] is True
 
@@ -209,7 +209,7 @@ def test_an_unknown_use_says_that_the_line_depends_on_it(
     line = found.lines[-1]
     assert found.open_use
     assert line.monthly is None
-    assert line.as_output()["monthly_usd"] is None
+    assert line.focus()["ContractedCost"] is None
     assert "depends on usage: $" in line.description
     assert found.as_output()["depends_on_usage"] is True
 

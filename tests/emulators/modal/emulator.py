@@ -14,6 +14,7 @@ from typing import Any, Self
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.json_format import MessageToDict
 from grpclib.const import Handler, Status
+from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import GRPCError
 from grpclib.server import Server, Stream
 from modal_proto import api_pb2
@@ -78,7 +79,8 @@ class ModalEmulator(Emulator):
         return self
 
     async def _listen(self) -> None:
-        self._rpc_server = Server([_Service(self)])  # pyright: ignore[reportArgumentType]
+        # With the default codec it would import google.rpc, whose symbols are Pulumi's own in a test of both.
+        self._rpc_server = Server([_Service(self)], codec=ProtoCodec())  # pyright: ignore[reportArgumentType]
         await self._rpc_server.start("127.0.0.1", 0)
         sockets = self._rpc_server._server.sockets  # pyright: ignore
         self.grpc_port = sockets[0].getsockname()[1]
