@@ -79,6 +79,14 @@ def test_a_bid_that_wins_nothing_is_told_with_the_one_that_would() -> None:
     assert "0.05 wins none of the 6 offers that fit: the lowest bid that wins now is $0.12 an hour" in reason.text
 
 
+def test_a_market_that_has_none_says_which_constraints_it_was_asked_with() -> None:
+    asked = ask(market([]), placement={"regions": ["us"]}, hardware={"gpus": ["H200"]})
+    [reason] = ADAPTER.unsupported(asked)
+    assert reason.key == "hardware.gpus"
+    assert "nobody offers 1x H200 with 60 GB of disk in US now (only verified and data centre's machines" in reason.text
+    assert ADAPTER.offers(asked) == []
+
+
 def test_falling_back_to_on_demand_shows_what_it_costs_more() -> None:
     def told(bid: dict[str, str]) -> str:
         asked = ask(options={"fallback": True, **bid}, hardware={"spot": True})
@@ -86,7 +94,9 @@ def test_falling_back_to_on_demand_shows_what_it_costs_more() -> None:
         return " ".join(ADAPTER.resources(asked, ADAPTER.offers(asked)[0]).notes)
 
     assert "on demand the best costs $0.33 an hour with disk, $0.16 more" in told({})
-    assert "no bid wins now; on demand the best costs $0.33 an hour with disk" in told({"bid_usd": "0.05"})
+    assert "the bid does not win now; on demand the best costs $0.33 an hour with disk, $0.19 more" in told(
+        {"bid_usd": "0.05"}
+    )
 
 
 def test_inputs_do_not_depend_on_which_offer_is_best_now() -> None:
@@ -186,6 +196,16 @@ def test_a_live_market_is_searched_without_a_key_and_nothing_is_rented(monkeypat
         assert ADAPTER.offers(Ask(spec, VastaiOptions(), found))[0].rates[0].source == "live"
         assert {call.path for call in emulator.calls} == {"/api/v0/bundles/"}
         assert emulator.violations == []
+
+
+def test_a_market_without_offers_is_not_taken_for_one_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_ANYWHERE_OFFLINE", raising=False)
+    monkeypatch.setattr("providers.vastai.client._SLOTS", {})
+    with VastEmulator([]) as emulator:
+        monkeypatch.setenv("VLLM_ANYWHERE_VASTAI_URL", emulator.url)
+        found = query(DeploymentSpec.model_validate({"provider": "vastai"}))
+    assert (found.asks, found.offers) == ((), ())
+    assert found.at is not None
 
 
 def test_a_market_that_answers_with_an_error_falls_back_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,6 +152,25 @@ def test_a_provider_killed_in_any_call_leaves_what_the_next_up_adopts(stage: Sta
     assert stage.ids == []
 
 
+@pytest.mark.parametrize("kind", [Kind.KILL, Kind.KILL_BEFORE])
+@pytest.mark.parametrize("path", ["/bid_price/", r"/api/v0/instances/\d+/"])
+def test_a_provider_killed_while_it_bids_again_is_followed_by_one_that_does(
+    stage: Stage, path: str, kind: Kind
+) -> None:
+    pytest.importorskip("vastai")
+    stage.project.config("hardware.spot", "true")
+    stage.project.up()
+    [id] = stage.ids
+    stage.market.outbid(int(id), min_bid=0.3)
+    stage.project.refresh()
+    stage.market.faults.add(Fault(method="PUT", path=path, kind=kind))
+    stage.project.up(ok=False)
+    assert stage.market.faults.struck == 1
+    stage.project.up()
+    assert stage.ids == stage.owned == [id]
+    assert question(stage.project.outputs())
+
+
 @pytest.mark.parametrize("kind", [Kind.KILL, Kind.KILL_BEFORE, Kind.LOST])
 def test_a_destroy_that_is_cut_off_is_finished_by_the_next(stage: Stage, kind: Kind) -> None:
     stage.project.up()

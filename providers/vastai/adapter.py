@@ -65,22 +65,21 @@ class VastaiAdapter:
             return reasons
         gpus, refusals = usable_gpus(spec, market.model)
         reasons += [Reason(found.key, f"{found.wrong}. {found.works}".strip()) for found in refusals]
-        if gpus and not reasons and market.asks and options.mode == "instance" and not self.offers(ask):
+        if gpus and not reasons and market.at is not None and options.mode == "instance" and not self.offers(ask):
             reasons.append(_none_fits(ask, gpus))
         return reasons
 
     def offers(self, ask: Ask) -> list[Offer]:
         market, spec = _market(ask), ask.spec
         gpus = _gpus(ask)
-        if not market.asks:
+        if market.at is None:
             names = {gpu.name for gpu in gpus}
             kind = "serverless" if _options(ask).mode == "serverless" else "instance"
             terms = (kind, spec.hardware.gpu_count, spec.hardware.spot)
             dated = [o for o in market.offers if o.gpu in names and (o.kind, o.gpu_count, o.spot) == terms]
             return sorted(dated, key=lambda offer: offer.rates[0].unit_price or Decimal("Infinity"))
         best, wanted = _fitting(ask, gpus)
-        day = market.at.date() if market.at else None
-        assert day is not None
+        day = market.at.date()
         shown = [
             as_offer(found, interruptible=wanted.interruptible, source="live", as_of=day, evidence=evidence(found))
             for found in best
@@ -225,10 +224,13 @@ def _none_fits(ask: Ask, gpus: list[Gpu]) -> Reason:
     """Why no offer of a market fits: the price if that is all, else what most of them lack."""
     market, spec = _market(ask), ask.spec
     wanted = wanted_for(spec, _options(ask), gpus)
+    if not market.asks:
+        return Reason("hardware.gpus", _nobody(wanted))
     if wanted.interruptible and (fits := ranked(wanted, market.asks, traffic_for(spec, market.model))):
         lowest = min(offer.min_bid or Decimal(0) for offer in fits)
+        bid = _options(ask).bid_usd or "what the ceiling leaves for a bid"
         text = (
-            f"{_options(ask).bid_usd} wins none of the {len(fits)} offers that fit: the lowest bid that wins now is "
+            f"{bid} wins none of the {len(fits)} offers that fit: the lowest bid that wins now is "
             f"{dollars(lowest)} an hour. Leave it out to bid a quarter over the lowest, or set `vastai.fallback: true`"
         )
         return Reason("vastai.bid_usd", text)
@@ -250,6 +252,16 @@ def _none_fits(ask: Ask, gpus: list[Gpu]) -> Reason:
         "hardware.gpus",
         f"none of {len(market.asks)} offers fits: {'; '.join(f'{text} ({counts[text]})' for text in most)}. "
         "Wider `placement.regions`, `placement.tier` or `vastai` settings may do",
+    )
+
+
+def _nobody(wanted: Wanted) -> str:
+    where = f" in {', '.join(wanted.countries)}" if wanted.countries else ""
+    kinds = [*(["verified"] if wanted.verified else []), *(["data centre's"] if wanted.tier == "secure" else [])]
+    counted = f" (only {' and '.join(kinds)} machines count)" if kinds else ""
+    return (
+        f"nobody offers {wanted.gpu_count}x {' or '.join(wanted.gpus)} with {wanted.disk_gb} GB of disk{where} now"
+        f"{counted}. Other GPUs, wider `placement.regions` or `placement.tier: any` may do"
     )
 
 
@@ -289,10 +301,12 @@ def _fallback_note(ask: Ask, wanted: Wanted) -> str:
         return "vastai.fallback: nothing on demand is below the ceiling now, so there is nothing to fall back to."
     price = _hourly(ask, firm, on_demand[0])
     bids = winning(wanted, _options(ask).bid_usd, ranked(wanted, market.asks, traffic_for(ask.spec, market.model)))
-    if not bids:
-        return f"vastai.fallback: no bid wins now; on demand the best costs {dollars(price)} an hour with disk."
-    more = price - _hourly(ask, wanted, bids[0])
-    return f"vastai.fallback: on demand the best costs {dollars(price)} an hour with disk, {dollars(more)} more."
+    told = f"on demand the best costs {dollars(price)} an hour with disk"
+    if bids:
+        return f"vastai.fallback: {told}, {dollars(price - _hourly(ask, wanted, bids[0]))} more."
+    lowest = min((hourly_usd(wanted, o) or Decimal(0) for o in market.asks if not misfits(wanted, o)), default=None)
+    more = "" if lowest is None else f", {dollars(price - lowest)} more than the lowest bid that wins"
+    return f"vastai.fallback: the bid does not win now; {told}{more}."
 
 
 def _price_note(ask: Ask) -> str:

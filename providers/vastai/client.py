@@ -294,11 +294,11 @@ class Vast:
             self.pacer.wait(_retry_after(answer))
             raise TooFrequent(f"Vast.ai: too many requests at {where}; try again in a minute")
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise AuthError(f"Vast.ai refuses the key in ${KEY_VARIABLE}: {_short(text)}. Nothing was changed")
+            raise AuthError(f"Vast.ai refuses the key in ${KEY_VARIABLE}: {_said(text)}. Nothing was changed")
         # Only the API's own 404 says that a thing is gone: a gateway in between has others.
         if missing and answer.status_code == 404 and _is_object(answer.text):
             return None
-        raise PlatformError(f"Vast.ai answered {where} with HTTP {answer.status_code}: {_short(text)}")
+        raise PlatformError(f"Vast.ai answered {where} with HTTP {answer.status_code}: {_said(text)}")
 
     def _json(self, answer: httpx.Response) -> dict[str, Any]:
         try:
@@ -395,6 +395,11 @@ def _is_object(text: str) -> bool:
         return isinstance(json.loads(text), dict)
     except ValueError:
         return False
+
+
+def _said(text: str) -> str:
+    """An error's own words, as JSON or plain."""
+    return _why(json.loads(text)) if _is_object(text) else _short(text)
 
 
 def _why(page: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 
 import httpx
 
-from providers.market import LIVE_BUDGET_S, Market, ask
+from providers.market import LIVE_BUDGET_S, Market, ask, offline
 from providers.model_shape import model_shape
 from providers.vastai.offers import VastOffer, as_offer, parse_offers
 from providers.vastai.options import PLATFORM, VastaiOptions, countries, usable_gpus, wanted_for
@@ -23,8 +23,8 @@ class VastMarket(Market):
     """The market of one search.
 
     Attributes:
-        asks: the offers as they were answered; empty when the prices are dated.
-        at: when they were answered.
+        asks: the offers as they were answered.
+        at: when they were answered, none found included; None when the prices are dated.
         model: the shape of the spec's model; None when nothing describes it.
     """
 
@@ -45,8 +45,8 @@ def query(spec: DeploymentSpec, budget_s: float = LIVE_BUDGET_S) -> VastMarket:
         return _offers(spec, asks, at.date())
 
     market = ask({PLATFORM: remember}, spec, budget_s=budget_s)[PLATFORM]
-    # The thread may answer after all, when the dated prices have been chosen already.
-    answered = any(rate.source == "live" for offer in market.offers for rate in offer.rates)
+    # The thread may answer after all, when the dated prices have been chosen already; a note says so then.
+    answered = not market.notes and not offline()
     return VastMarket(market.offers, market.notes, asks if answered else (), at if answered else None, model)
 
 
