@@ -13,6 +13,7 @@ from serving import NAMESPACE
 from serving.models import Model, UnknownModel, UnsupportedModel, model, parse_config
 from serving.spec import ModelSpec, Problem, SpecError
 
+
 def model_shape(asked: ModelSpec) -> Model:
     """The shape of `asked.name`. A config that is named explicitly wins over the catalogue.
 
