@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ops.stack import OpsError, Run, pulumi_command
+from providers.native import label_of
 from serving import NAMESPACE
 
 _AT_A_TIME = 4
@@ -82,11 +83,15 @@ class Backend:
     def claimant(self, label: str) -> str:
         """The stack that is about to make, or change, the resource with that label; "" when none is."""
         for stack in self.stacks:
-            if any(
-                label == operation.resource.inputs.get("label") for operation in stack.deployment.pending_operations
-            ):
+            if any(_is_about(operation.resource, label) for operation in stack.deployment.pending_operations):
                 return stack.name
         return ""
+
+
+def _is_about(resource: Resource, label: str) -> bool:
+    """By its label; what another package provides (a VM of Google's) has none, and goes by project, stack and name."""
+    own = resource.inputs.get("label")
+    return label == own if own else label_of(resource.urn, 0).rpartition("/")[0] == label.rpartition("/")[0]
 
 
 def stack_names(run: Run | None = None) -> list[str]:
