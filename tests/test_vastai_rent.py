@@ -505,5 +505,25 @@ def test_a_wrong_key_is_said_to_be_and_never_shown(world: World) -> None:
     assert "wrong-key" not in str(caught.value)
 
 
+def test_a_used_up_search_quota_is_said_at_once_and_rents_nothing(world: World) -> None:
+    world.market.searches_left = 0
+    with pytest.raises(PlatformError, match="renewed at midnight UTC"):
+        world.renter.rent()
+    assert len(world.market.called("POST", "/api/v0/bundles/")) == 1
+    assert world.ids == []
+
+
+def test_stopped_only_the_disk_goes_on_billing(world: World) -> None:
+    id = int(world.renter.rent().instance.id)
+    world.clock.pause(3600)
+    world.market.state()
+    world.market.become(id, "stopped")
+    [before] = world.market.state()["instances"]
+    world.clock.pause(7200)
+    [after] = world.market.state()["instances"]
+    assert after["usd"] - before["usd"] == pytest.approx(2 * 60 * 0.2 / 720, abs=1e-5)
+    assert before["usd"] > 0.3 + 18 * 0.005
+
+
 def test_a_search_needs_no_key(world: World) -> None:
     assert Vast("", world.market.url).search({"limit": 1})

@@ -31,6 +31,8 @@ THRESHOLDS: tuple[tuple[str, str, float], ...] = (
     ("PUT", r"/api/v0/instances/bid_price/\d+/?", 5.5),
     ("DELETE", r"/api/v0/instances/\d+/?", 3.0),
 )
+LOADED_GB = 18.0
+"""What an instance downloads before it runs: image and weights."""
 EXIT_LOG = "ValueError: To serve at least one request ... the estimated maximum model length is 4096."
 
 
@@ -81,6 +83,7 @@ class VastEmulator(Emulator):
         self.raised: dict[int, float] = {}
         self.twice = 0
         self.credit = 20.0
+        self.searches_left: float = float("inf")
         self.listing: Any = None
         self.jobs = Jobs()
         self._lock = threading.RLock()
@@ -110,7 +113,10 @@ class VastEmulator(Emulator):
     def _routed(self, request: Request) -> Response:
         path = request.path.rstrip("/")
         match request.method, path.split("/")[2:]:
+            case "POST", ["v0", "bundles"] if self.searches_left < 1:
+                return json_response(429, {"success": False, "error": "search_quota_exceeded", "msg": "daily quota"})
             case "POST", ["v0", "bundles"]:
+                self.searches_left -= 1
                 rows = [row for row in self.offers if not row["rented"]]
                 return json_response(200, {"offers": search(rows, request.json())})
             case "PUT", ["v0", "asks", offer]:
@@ -357,10 +363,11 @@ class VastEmulator(Emulator):
             }
 
     def _cost(self, one: Instance) -> float:
-        """US dollars so far: GPU while running, storage from creation on."""
+        """US dollars so far: GPU while running, storage from creation on, and what came in before it ran."""
         base = one.offer["dph_base"] if one.bid is None else one.bid
         kept = (self.now() - one.born) / 3600 * one.body.get("disk", 10) * one.offer["storage_cost"] / 720
-        return round(one.run_s / 3600 * base + kept, 6)
+        loaded = LOADED_GB * one.offer["inet_down_cost"] if one.run_s else 0.0
+        return round(one.run_s / 3600 * base + kept + loaded, 6)
 
     def commands(self) -> Mapping[str, Command]:
         return {"outbid": self.outbid, "become": self.become, "expire": self.expire, "vanish": self.vanish}
