@@ -249,6 +249,8 @@ def test_a_queue_endpoint_runs_runpods_worker_with_the_same_flags_by_its_variabl
     notes = " ".join(declared(question).notes)
     for words in ("own_api_key", "workers.max", "524"):
         assert words in notes
+    with_key = declared(replace(question, secrets=frozenset({"own_api_key"})))
+    assert "own_api_key" not in " ".join(with_key.notes)
 
 
 def test_a_load_balancer_runs_the_plain_image_and_asks_for_no_key_of_its_own() -> None:

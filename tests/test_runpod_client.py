@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from providers.base import AuthError, CreateUncertain, NoCapacity, PlatformError
 from providers.runpod import answers
 from providers.runpod.answers import exec_form, script_of
-from providers.runpod.client import Forbidden, Refused, RunPod, Urls, key_from, redacted, tail_of, urls_from
+from providers.runpod.client import Forbidden, Refused, RunPod, Urls, key_from, redacted, tail_of, trust, urls_from
 
 KEY = "rpa_0123456789abcdef"
 BODY = {"name": "shop/dev/server/1", "env": {"VLLM_API_KEY": "sk-do-not-tell"}}
@@ -92,6 +93,46 @@ def test_a_create_without_a_readable_answer_is_uncertain(answer: Handler) -> Non
     with pytest.raises(CreateUncertain) as caught:
         create(answer)
     assert caught.value.label == "shop/dev/server/1"
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_a_change_that_runpod_failed_at_is_tried_again_since_repeating_it_does_no_harm(failures: int) -> None:
+    waited: list[float] = []
+    left = [*[problem(502, "oops")] * failures, httpx.Response(200, json={"id": "r1", "name": "x"})]
+    cloud = client(lambda request: left.pop(0), waited)
+    if failures < 3:
+        assert cloud.patch("/v2/pods/r1", {"name": "x"}, answers.Named).id == "r1"
+    else:
+        with pytest.raises(PlatformError, match="HTTP 502 oops"):
+            cloud.patch("/v2/pods/r1", {"name": "x"}, answers.Named)
+    assert waited == [1.0, 3.0][:failures]
+
+
+def test_a_change_that_runpod_refuses_is_not_tried_again() -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return problem(422, "no")
+
+    with pytest.raises(Refused):
+        client(answer).patch("/v2/pods/r1", {}, answers.Named)
+    assert len(asked) == 1
+
+
+def test_the_public_cas_are_read_once_however_many_clients_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[ssl.SSLContext] = []
+    real = httpx.create_ssl_context
+
+    def counted() -> ssl.SSLContext:
+        read.append(real())
+        return read[-1]
+
+    monkeypatch.setattr(httpx, "create_ssl_context", counted)
+    trust.cache_clear()
+    for _ in range(2):
+        RunPod(KEY).close()
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize("error", [httpx.ReadTimeout, httpx.RemoteProtocolError, httpx.ReadError])

@@ -95,7 +95,9 @@ def test_a_pool_that_the_account_may_not_use_is_told_too(stage: Stage) -> None:
 
 def test_callers_of_serverless_need_a_key_of_runpods(stage: Stage) -> None:
     stage.set(runpod__mode="serverless")
-    says(stage.up(ok=False), "RunPod keys alone", "pulumi config set --secret vllm-anywhere:own_api_key")
+    told = stage.up(ok=False)
+    says(told, "RunPod keys alone", "pulumi config set --secret vllm-anywhere:own_api_key")
+    assert "sk-" not in told
 
 
 def test_when_nothing_is_free_anywhere_every_try_is_told(stage: Stage) -> None:

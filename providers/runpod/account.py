@@ -65,8 +65,9 @@ class RunPodAccount:
     def balance(self) -> Balance | None:
         known = self._spending()
         if known is None:
-            running = sum((pod.cost for pod in self._cloud.all("/v2/pods", "pods", answers.Pod)), Decimal(0))
-            return Balance(None, running, BILLING)
+            pods = sum((pod.cost for pod in self._cloud.all("/v2/pods", "pods", answers.Pod)), Decimal(0))
+            workers = self._workers(self._cloud.all("/v2/serverless", "endpoints", answers.Endpoint))
+            return Balance(None, pods + sum((hourly or Decimal(0) for *_, hourly in workers), Decimal(0)), BILLING)
         return Balance(*known, BILLING)
 
     def regions(self) -> frozenset[str] | None:
@@ -108,16 +109,21 @@ class RunPodAccount:
 
     def _endpoints(self) -> Iterator[Holding]:
         found = self._cloud.all("/v2/serverless", "endpoints", answers.Endpoint)
-        ours = [one for one in found if is_label(one.label)]
-        prices = {row.id: row.price.serverless for row in self._cloud.gpu_types()} if ours else {}
-        for one in ours:
+        for one, workers, hourly in self._workers([one for one in found if is_label(one.label)]):
+            yield Holding("endpoint", one.id, one.label, f"{workers} workers", hourly, one.created_at)
+
+    def _workers(
+        self, endpoints: Collection[answers.Endpoint]
+    ) -> Iterator[tuple[answers.Endpoint, int, Decimal | None]]:
+        """Each endpoint with how many workers it has, and what those are listed at, US dollars an hour together."""
+        prices = {row.id: row.price.serverless for row in self._cloud.gpu_types()} if endpoints else {}
+        for one in endpoints:
             workers = self._cloud.all(f"/v2/serverless/{one.id}/workers", "workers", answers.Worker)
             billed = [worker for worker in workers if worker.status not in _UNBILLED and worker.gpu_type_id]
             each = [prices.get(worker.gpu_type_id or "") for worker in billed]
             known = [price for price in each if price is not None]
             count = one.gpu.count if one.gpu else 1
-            hourly = sum(known, Decimal(0)) * count if len(known) == len(each) else None
-            yield Holding("endpoint", one.id, one.label, f"{len(workers)} workers", hourly, one.created_at)
+            yield one, len(workers), sum(known, Decimal(0)) * count if len(known) == len(each) else None
 
     def _pods(self) -> Iterator[Holding]:
         for one in self._cloud.all("/v2/pods", "pods", answers.Pod):

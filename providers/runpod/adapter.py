@@ -53,7 +53,7 @@ from serving.vllm import serve_args
 _PROXY_NOTE = "RunPod's proxy gives a request 100 s until its first byte, then answers 524: stream long answers."
 _KEY_NOTE = (
     "Callers of a serverless endpoint need a RunPod key, not one of ours. Make one that may only use this endpoint, "
-    f"and set it: pulumi config set --secret {NAMESPACE}:own_api_key"
+    f"and set it, or `up` stops: pulumi config set --secret {NAMESPACE}:own_api_key"
 )
 _IDLE_NOTE = (
     "Without requests RunPod lowers workers.max by itself: to 2 after three days, to 0 after seven. "
@@ -313,7 +313,8 @@ def _notes(ask: Ask, offer: Offer) -> Iterator[str]:
     if options.mode == "pod":
         yield _PROXY_NOTE
     else:
-        yield _KEY_NOTE
+        if "own_api_key" not in ask.secrets:
+            yield _KEY_NOTE
         yield _IDLE_NOTE
         if ask.spec.scaling.min == 0:
             yield _COLD_NOTE

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -34,6 +36,7 @@ KEY_VARIABLE = "RUNPOD_API_KEY"
 
 _TIMEOUT_S = 30.0
 _MOST_BUSY = 4
+_PATCH_PAUSES_S = (1.0, 3.0)
 _LONGEST_RETRY_AFTER_S = 120.0
 _MOST_PAGES = 200
 _LAG_S = 2.0
@@ -99,6 +102,7 @@ class RunPod:
         self._http = httpx.Client(
             base_url=self.urls.api,
             transport=transport,
+            verify=trust() if transport is None else True,
             timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s)),
             # Without a User-Agent of its own a client may meet Cloudflare's error 1010 instead of the API.
             headers={"Authorization": f"Bearer {key}", "User-Agent": f"vllm-anywhere/{VERSION}"},
@@ -170,8 +174,14 @@ class RunPod:
         return found
 
     def patch(self, path: str, body: Mapping[str, Any], kind: type[A]) -> A:
-        """Change one thing in place. Repeating it does no harm."""
-        return self._read(self._ask("PATCH", path, body), kind, path)
+        """Change one thing in place. Repeating it does no harm, so that a failure of RunPod's is tried again."""
+        response = self._ask("PATCH", path, body)
+        for pause in _PATCH_PAUSES_S:
+            if response.status_code < 500:
+                break
+            self._pause(pause)
+            response = self._ask("PATCH", path, body)
+        return self._read(response, kind, path)
 
     def act(self, path: str, action: str) -> None:
         """A pod's `start`, `stop` or `restart`."""
@@ -320,6 +330,14 @@ def key_from(environment: Mapping[str, str]) -> str:
     if not key:
         raise AuthError(f"{KEY_VARIABLE} is not set, and RunPod does nothing without it. {_NEW_KEY}")
     return key
+
+
+@cache
+def trust() -> ssl.SSLContext:
+    """The public CAs. Reading them takes 40 ms, and every step of a deployment has a client of its own."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def connect(pause: Callable[[float], object] = time.sleep, *, timeout_s: float = _TIMEOUT_S) -> RunPod:

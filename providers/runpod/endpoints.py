@@ -20,7 +20,6 @@ from providers.runpod import answers
 from providers.runpod.answers import GpuType
 from providers.runpod.client import RunPod, Urls, connect
 from serving import NAMESPACE
-from serving.start import HF_TOKEN
 
 MOST_POOLS = 3
 """GPU categories that an endpoint takes: https://docs.runpod.io/serverless/endpoints/endpoint-configurations."""
@@ -98,8 +97,9 @@ class EndpointResource(NativeResource[EndpointInputs, EndpointOutputs]):
         key = inputs.get("caller_key")
         if isinstance(key, str) and key.startswith("sk-"):
             failures.append(
+                # A failure of a named property is shown by Pulumi with the property's value, secret or not.
                 Failure(
-                    "caller_key",
+                    "",
                     "RunPod's edge lets in RunPod keys alone, and this is one of ours. Make a key that may only use "
                     "this endpoint at https://console.runpod.io/user/settings, and set it: "
                     f"`pulumi config set --secret {NAMESPACE}:own_api_key`",
@@ -271,11 +271,15 @@ def update_body(found: answers.Endpoint, inputs: EndpointInputs, pools: Pools) -
 
 def environment(inputs: EndpointInputs) -> dict[str, str]:
     """The workers' environment."""
+    from serving.start import HF_TOKEN
+
     return {**inputs.env, **({HF_TOKEN: inputs.hf_token.get_secret_value()} if inputs.hf_token else {})}
 
 
 def inputs_of(found: answers.Endpoint, known: EndpointInputs | None, outputs: EndpointOutputs | None) -> EndpointInputs:
     """Inputs that say what is there, in the words of what state knows where that still holds."""
+    from serving.start import HF_TOKEN
+
     gpu = found.gpu or answers.EndpointGpu()
     scaling = found.scaling
     value = int(scaling.queue_delay or 1) if scaling.type == "QUEUE_DELAY" else scaling.request_count or 1

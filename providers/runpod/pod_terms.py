@@ -15,7 +15,6 @@ from pydantic import Field, SecretStr
 from providers.native import Labelled
 from providers.runpod import answers
 from providers.runpod.answers import exec_form, script_of
-from serving.start import API_KEY, HF_TOKEN, start_env
 
 PORT = 8000
 
@@ -155,6 +154,8 @@ def update_body(pod: answers.Pod, inputs: PodInputs) -> dict[str, Any]:
 
 def environment(inputs: PodInputs) -> dict[str, str]:
     """The container's environment: a reference to a RunPod secret where there is one, else the value in clear."""
+    from serving.start import API_KEY, start_env
+
     token = inputs.hf_token.get_secret_value() if inputs.hf_token else None
     own = start_env(api_key=inputs.api_key.get_secret_value(), hf_token=token)
     stored = {API_KEY: inputs.key_reference.get_secret_value()} if inputs.key_reference else {}
@@ -192,6 +193,8 @@ def objection(pod: answers.Pod, inputs: PodInputs, listed: Decimal | None) -> st
 
 def inputs_of(pod: answers.Pod, known: PodInputs | None) -> PodInputs:
     """Inputs that say what is there, in the words of what state knows where that still holds."""
+    from serving.start import API_KEY, HF_TOKEN
+
     status = "exited" if pod.status in ENDED else "running"
     gpu = pod.gpu or answers.PodGpu(id="")
     if known is None:
@@ -205,7 +208,11 @@ def inputs_of(pod: answers.Pod, known: PodInputs | None) -> PodInputs:
             data_centers=[[pod.data_center_id]] if pod.data_center_id else [],
             image=pod.image,
             script=script_of(pod.args),
-            env={n: v for n, v in pod.env.items() if n not in _OWN and not n.startswith(_PLATFORM_VARIABLES)},
+            env={
+                n: v
+                for n, v in pod.env.items()
+                if n not in (API_KEY, HF_TOKEN) and not n.startswith(_PLATFORM_VARIABLES)
+            },
             api_key=SecretStr(pod.env.get(API_KEY, "")),
             hf_token=SecretStr(pod.env[HF_TOKEN]) if HF_TOKEN in pod.env else None,
             disk_gb=pod.disk or 1,
@@ -233,7 +240,6 @@ def inputs_of(pod: answers.Pod, known: PodInputs | None) -> PodInputs:
     return known.model_copy(update=changed)
 
 
-_OWN = (API_KEY, HF_TOKEN)
 _PLATFORM_VARIABLES = ("RUNPOD_", "PUBLIC_KEY", "JUPYTER_")
 """Variables that RunPod itself puts into a container's environment."""
 

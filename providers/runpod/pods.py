@@ -33,7 +33,6 @@ from providers.runpod.pod_terms import (
     objection,
     update_body,
 )
-from serving.spec import HOURS_PER_MONTH
 
 _SETTLING_PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)
 
@@ -215,6 +214,7 @@ def _listed(cloud: RunPod, context: Context, inputs: PodInputs) -> Listed | None
 
 def _prices(rows: Sequence[GpuType], inputs: PodInputs) -> Iterator[tuple[tuple[str, str], Decimal]]:
     from providers.runpod.pricing import dated_rate
+    from serving.spec import HOURS_PER_MONTH
 
     # What isn't known can't be added; the tolerance then stands for it.
     disk = (dated_rate("pod", "disk").unit_price or Decimal(0)) * inputs.disk_gb / HOURS_PER_MONTH

@@ -20,7 +20,6 @@ from providers.native import Context, Created, Found, Labelled, NativeResource, 
 from providers.runpod import answers
 from providers.runpod.answers import exec_form
 from providers.runpod.client import RunPod, connect
-from serving.start import HF_TOKEN
 
 IMAGE = "python:3.12.12-slim"
 HUB = "huggingface_hub==1.1.5"
@@ -131,6 +130,8 @@ class WeightsResource(NativeResource[WeightsInputs, WeightsOutputs]):
 
 def create_body(inputs: WeightsInputs) -> dict[str, Any]:
     """A pod without a GPU, in the volume's data centre."""
+    from serving.start import HF_TOKEN
+
     token = {HF_TOKEN: inputs.hf_token.get_secret_value()} if inputs.hf_token else {}
     return {
         "name": inputs.label,
