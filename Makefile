@@ -13,7 +13,7 @@ USED := $(wildcard .state/backend stacks/Pulumi.local.yaml)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up down test check clean pin python tools
+.PHONY: help setup up down test test-all check clean pin python tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,12 +43,15 @@ tools: python
 test: tools setup ## all tests, those with the real engine included
 	@$(ENV) python -m pytest -n auto --dist loadgroup
 
+test-all: tools setup ## the slow variations too: half an hour
+	@$(ENV) python -m pytest -n auto --dist loadgroup -m "not live"
+
 check: tools ## lint, format, types, arrows and the quick tests
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/python tools/steps.py "Checking types" $(BIN)/pyright
 	@$(BIN)/python tools/steps.py "Checking which package imports which" $(BIN)/lint-imports
-	@$(BIN)/python -m pytest -m "not engine and not live"
+	@$(BIN)/python -m pytest -m "not engine and not live and not slow"
 
 clean: python ## remove what was set up here; refuses while a stack still owns something
 	@$(PYTHON) tools/clean.py

@@ -64,6 +64,7 @@ def test_a_vm_is_made_and_serves_with_the_key_out_of_secret_manager_and_ends_wit
     assert silent(outputs["ip"])
 
 
+@pytest.mark.slow
 def test_machine_type_and_labels_change_in_place_and_an_accelerator_by_replacement(stack: Stack) -> None:
     stack.cloud.fail(quotas={"GPUS_ALL_REGIONS": 2})
     stack.up()
@@ -86,6 +87,7 @@ def test_machine_type_and_labels_change_in_place_and_an_accelerator_by_replaceme
     assert calls == ["create", "update", "update", "delete", "create"]
 
 
+@pytest.mark.slow
 def test_preemption_and_deletion_are_seen_by_refresh_and_repaired_by_up(stack: Stack) -> None:
     stack.give(vm={"scheduling": SPOT})
     stack.up()
@@ -103,6 +105,7 @@ def test_preemption_and_deletion_are_seen_by_refresh_and_repaired_by_up(stack: S
     assert "+ 1 created" in stack.up()
 
 
+@pytest.mark.slow
 def test_a_vm_is_imported_and_the_program_that_made_it_changes_nothing(stack: Stack) -> None:
     stack.up()
     stack.project.pulumi("state", "delete", "-s", "test", "--yes", stack.state()["urn"])
@@ -112,6 +115,7 @@ def test_a_vm_is_imported_and_the_program_that_made_it_changes_nothing(stack: St
     assert "9 unchanged" in stack.up()
 
 
+@pytest.mark.slow
 def test_a_stockout_and_a_time_out_reach_the_user_in_the_provider_s_words(stack: Stack) -> None:
     stack.cloud.fail(stockout={"europe-west4-a": ["europe-west4-b", "europe-west4-c"]})
     said = stack.up(ok=False)
@@ -127,6 +131,7 @@ def test_a_stockout_and_a_time_out_reach_the_user_in_the_provider_s_words(stack:
     assert "+ 1 created" in stack.up()
 
 
+@pytest.mark.slow
 def test_a_group_makes_its_machine_again_where_there_is_capacity(stack: Stack) -> None:
     stack.cloud.fail(quotas={"GPUS_ALL_REGIONS": 0})
     stack.give(group={"wait_for_instances": True}, template={"scheduling": SPOT})

@@ -124,6 +124,7 @@ def test_a_spot_vm_that_was_taken_away_is_seen_by_refresh_and_has_to_answer_agai
         assert "18 unchanged" in project.refresh()
 
 
+@pytest.mark.slow
 def test_doctor_and_orphans_see_the_project_and_an_imported_vm_is_kept(
     project: Project, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +168,7 @@ REFUSALS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 ]
 
 
+@pytest.mark.slow
 def test_every_refusal_says_what_it_costs_and_what_to_do(project: Project, cloud: Cloud) -> None:
     project.config("gcp.find_zone", "false")
     for fault, words in REFUSALS:
@@ -177,6 +179,7 @@ def test_every_refusal_says_what_it_costs_and_what_to_do(project: Project, cloud
         assert cloud.all("Instance") == []
 
 
+@pytest.mark.slow
 def test_a_new_key_makes_the_vm_anew_and_the_old_key_is_refused(project: Project, cloud: Cloud) -> None:
     project.up()
     old = project.outputs()["api_key"]
@@ -194,6 +197,7 @@ def test_a_new_key_makes_the_vm_anew_and_the_old_key_is_refused(project: Project
     assert answer.status_code == 401
 
 
+@pytest.mark.slow
 def test_a_group_serves_too(project: Project, cloud: Cloud) -> None:
     project.config("gcp.ha", "mig")
     cloud.fail(stockout=dict.fromkeys(ZONES[:2], ()))
@@ -220,6 +224,7 @@ def test_two_sold_out_zones_are_passed_within_one_up(project: Project, cloud: Cl
         assert cloud.requests("rest POST") == asked
 
 
+@pytest.mark.slow
 def test_a_sold_out_zone_leaves_no_vm_and_what_exists_is_kept(project: Project, cloud: Cloud) -> None:
     cloud.fail(stockout={ZONES[0]: (ZONES[1],)})
     said = project.up(ok=False)

@@ -54,6 +54,7 @@ def nothing_is_left(modal: ModalEmulator) -> bool:
     return modal.state() == {"apps": [], "volumes": []}
 
 
+@pytest.mark.slow
 def test_preview_shows_cost_place_and_what_will_be_made_and_asks_modal_nothing(
     project: Project, modal: ModalEmulator
 ) -> None:
@@ -123,6 +124,7 @@ def test_another_model_is_another_app_and_the_old_one_serves_until_it_answers(
     assert len(modal.workspace.volumes) == 1
 
 
+@pytest.mark.slow
 def test_a_new_one_that_never_answers_leaves_the_old_one_serving(project: Project, modal: ModalEmulator) -> None:
     project.up()
     before = project.outputs()
@@ -148,6 +150,7 @@ def test_a_stop_behind_its_back_is_seen_and_repaired(project: Project, modal: Mo
     assert answers(project.outputs())
 
 
+@pytest.mark.slow
 def test_limits_that_somebody_changed_are_drift_that_up_repairs(project: Project, modal: ModalEmulator) -> None:
     project.up()
     (app,) = modal.deployed
@@ -176,6 +179,7 @@ def test_a_running_app_can_be_imported(project: Project, modal: ModalEmulator) -
     assert answers(project.outputs())
 
 
+@pytest.mark.slow
 def test_an_app_of_somebody_else_under_that_name_is_left_alone(project: Project, modal: ModalEmulator) -> None:
     project.up()
     (app,) = modal.deployed
@@ -188,6 +192,7 @@ def test_an_app_of_somebody_else_under_that_name_is_left_alone(project: Project,
     assert app.live
 
 
+@pytest.mark.slow
 def test_it_switches_from_local_and_back(project: Project, modal: ModalEmulator) -> None:
     project.config("provider", "local")
     project.up()
@@ -203,6 +208,7 @@ def test_it_switches_from_local_and_back(project: Project, modal: ModalEmulator)
     assert nothing_is_left(modal)
 
 
+@pytest.mark.slow
 def test_a_new_key_works_at_the_same_address_and_the_old_one_does_not(project: Project, modal: ModalEmulator) -> None:
     project.up()
     old = project.outputs()
@@ -228,6 +234,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.kind}-{fault.path}-{fault.times}")
 def test_whatever_happens_to_a_call_there_is_one_app_and_then_none(
     project: Project, modal: ModalEmulator, fault: Fault
@@ -246,6 +253,7 @@ def test_whatever_happens_to_a_call_there_is_one_app_and_then_none(
     assert nothing_is_left(modal)
 
 
+@pytest.mark.slow
 def test_no_key_is_in_state_in_clear(project: Project, modal: ModalEmulator) -> None:
     printed = project.up()
     key = project.outputs()["api_key"]

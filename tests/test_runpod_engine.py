@@ -58,6 +58,7 @@ def test_another_gpu_is_another_pod_and_no_request_fails_meanwhile(stage: Stage)
     assert stage.existing() == stage.owned() != {first}
 
 
+@pytest.mark.slow
 def test_a_new_pod_that_never_answers_leaves_the_old_one_serving_and_what_to_do_is_said(stage: Stage) -> None:
     stage.up()
     key, old = stage.key(), stage.outputs()
@@ -90,6 +91,7 @@ def test_refresh_sees_a_pod_that_was_deleted_or_stopped_by_hand(stage: Stage) ->
     assert stage.answers(key)
 
 
+@pytest.mark.slow
 def test_switching_from_local_to_runpod_and_back_leaves_no_gap(stage: Stage) -> None:
     stage.set(provider="local", hardware=None, runpod=None)
     stage.up()
@@ -122,6 +124,7 @@ def test_the_key_is_in_runpods_secret_store_and_nowhere_in_clear(stage: Stage) -
     assert stage.existing() == set()
 
 
+@pytest.mark.slow
 def test_weights_are_put_on_a_volume_once_and_the_pod_mounts_it(stage: Stage) -> None:
     stage.runpod.boot(matches="python", log=["weights: 1 of 8061 MB"] * 19 + ["weights: complete"])
     stage.set(runpod={"mode": "pod", "weights": "volume", "data_centers": ["EU-RO-1"]})
@@ -144,6 +147,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.method} {fault.path} {fault.kind}")
 def test_an_up_that_is_cut_off_is_finished_by_the_next(stage: Stage, fault: Fault) -> None:
     stage.runpod.faults.add(fault)

@@ -71,22 +71,26 @@ def test_preview_needs_no_key_and_up_says_which_one_is_missing(stage: Stage) -> 
     says(stage.up(ok=False, RUNPOD_API_KEY=""), "RUNPOD_API_KEY is not set", "export RUNPOD_API_KEY=")
 
 
+@pytest.mark.slow
 def test_a_key_that_runpod_does_not_know_is_named_and_never_shown(stage: Stage) -> None:
     told = stage.up(ok=False, RUNPOD_API_KEY="rpa_this_is_no_key")
     says(told, "refused the key in RUNPOD_API_KEY (HTTP 401", "export RUNPOD_API_KEY=")
     assert "rpa_this_is_no_key" not in told
 
 
+@pytest.mark.slow
 def test_an_empty_account_is_told_where_to_add_credit(stage: Stage) -> None:
     stage.runpod.options(balance=0)
     says(stage.up(ok=False), "balance is too low (HTTP 402", NOTHING, "Add credit at", "`pulumi up`")
 
 
+@pytest.mark.slow
 def test_a_quota_is_told_with_what_may_be_changed(stage: Stage) -> None:
     stage.runpod.faults.add(Fault(method="POST", path="/v2/pods$", kind=Kind.REFUSED, status=403))
     says(stage.up(ok=False), "may not do that (HTTP 403", NOTHING, "choose a GPU that the account may use")
 
 
+@pytest.mark.slow
 def test_a_pool_that_the_account_may_not_use_is_told_too(stage: Stage) -> None:
     stage.runpod.options(forbidden_pools=["AMPERE_16"])
     stage.set(runpod__mode="serverless", own_api_key=stage.runpod.key)
@@ -100,6 +104,7 @@ def test_callers_of_serverless_need_a_key_of_runpods(stage: Stage) -> None:
     assert "sk-" not in told
 
 
+@pytest.mark.slow
 def test_when_nothing_is_free_anywhere_every_try_is_told(stage: Stage) -> None:
     for gpu in GPUS:
         stage.runpod.stock(gpu, "NONE")
@@ -109,6 +114,7 @@ def test_when_nothing_is_free_anywhere_every_try_is_told(stage: Stage) -> None:
     says(told, "vllm-anywhere:hardware.gpus", "vllm-anywhere:placement.regions")
 
 
+@pytest.mark.slow
 def test_a_pod_that_is_billed_above_the_cap_is_given_back(stage: Stage) -> None:
     stage.runpod.options(surcharge=5)
     stage.set(runpod__max_hourly_usd="0.50")

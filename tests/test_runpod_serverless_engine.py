@@ -73,6 +73,7 @@ def test_refresh_sees_a_deletion_and_the_idle_scale_down_and_up_repairs_both(sta
     assert stage.answers(stage.runpod.key)
 
 
+@pytest.mark.slow
 def test_from_local_to_an_endpoint_and_back_leaves_no_gap(queue: Stage) -> None:
     queue.set(provider="local", hardware=None)
     queue.up()
@@ -89,6 +90,7 @@ def test_from_local_to_an_endpoint_and_back_leaves_no_gap(queue: Stage) -> None:
     assert queue.existing() == set()
 
 
+@pytest.mark.slow
 def test_weights_are_put_on_a_volume_before_the_endpoint_first_uses_it(queue: Stage) -> None:
     queue.runpod.boot(matches="python", log=["weights: 1 of 8061 MB"] * 19 + ["weights: complete"])
     queue.set(runpod={"mode": "serverless", "weights": "volume", "data_centers": ["EU-RO-1"]})
@@ -109,6 +111,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.method} {fault.path} {fault.kind}")
 def test_an_up_that_is_cut_off_is_finished_by_the_next(queue: Stage, fault: Fault) -> None:
     queue.runpod.faults.add(fault)

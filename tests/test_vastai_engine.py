@@ -85,6 +85,7 @@ def test_up_answers_over_tls_refresh_is_quiet_and_destroy_leaves_nothing(stage: 
     assert stage.ids == []
 
 
+@pytest.mark.slow
 def test_a_new_bid_changes_in_place_and_another_disk_replaces(stage: Stage) -> None:
     pytest.importorskip("vastai")
     stage.project.config("hardware.spot", "true")
@@ -101,6 +102,7 @@ def test_a_new_bid_changes_in_place_and_another_disk_replaces(stage: Stage) -> N
     assert question(stage.project.outputs())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event", ["outbid", "exited", "gone", "expired"])
 def test_refresh_sees_what_happened_and_up_repairs_it(stage: Stage, event: str) -> None:
     pytest.importorskip("vastai")
@@ -139,6 +141,7 @@ KILLED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", KILLED, ids=lambda fault: f"{fault.path} {fault.kind}")
 def test_a_provider_killed_in_any_call_leaves_what_the_next_up_adopts(stage: Stage, fault: Fault) -> None:
     stage.market.faults.add(fault)
@@ -152,6 +155,7 @@ def test_a_provider_killed_in_any_call_leaves_what_the_next_up_adopts(stage: Sta
     assert stage.ids == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Kind.KILL, Kind.KILL_BEFORE])
 @pytest.mark.parametrize("path", ["/bid_price/", r"/api/v0/instances/\d+/"])
 def test_a_provider_killed_while_it_bids_again_is_followed_by_one_that_does(
@@ -171,6 +175,7 @@ def test_a_provider_killed_while_it_bids_again_is_followed_by_one_that_does(
     assert question(stage.project.outputs())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Kind.KILL, Kind.KILL_BEFORE, Kind.LOST])
 def test_a_destroy_that_is_cut_off_is_finished_by_the_next(stage: Stage, kind: Kind) -> None:
     stage.project.up()
@@ -181,6 +186,7 @@ def test_a_destroy_that_is_cut_off_is_finished_by_the_next(stage: Stage, kind: K
     assert stage.ids == []
 
 
+@pytest.mark.slow
 def test_switching_to_local_and_back_leaves_no_gap_in_service(stage: Stage) -> None:
     stage.project.up()
     before = stage.project.outputs()

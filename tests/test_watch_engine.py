@@ -91,6 +91,7 @@ def test_a_killed_server_is_reported_and_only_heal_repairs_it(project: Project) 
     assert answers(project.outputs())
 
 
+@pytest.mark.slow
 def test_a_stack_that_another_command_holds_is_watched_and_not_changed(project: Project) -> None:
     project.up()
     kill(project)
@@ -102,6 +103,7 @@ def test_a_stack_that_another_command_holds_is_watched_and_not_changed(project: 
     assert (code, row["deed"]["result"], project.servers()) == (1, "waiting", [])
 
 
+@pytest.mark.slow
 def test_of_two_watches_at_once_one_acts(project: Project) -> None:
     project.up()
     kill(project)
