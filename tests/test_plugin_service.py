@@ -165,6 +165,14 @@ def test_check_keeps_secrets_secret(provider: Provider) -> None:
     assert answer.inputs.fields["key"].struct_value.fields[SIGNATURE].string_value == SECRET
 
 
+def test_a_failure_of_a_secret_names_no_property_whose_value_would_be_shown(
+    provider: Provider, box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(box, "check", lambda inputs: [Failure("key", "too short")])
+    (failure,) = check(provider, {"size": 3, "key": "top"}, key=True).failures
+    assert (failure.property, failure.reason) == ("", "key: too short")
+
+
 def test_an_unchanged_resource_has_no_diff(provider: Provider) -> None:
     same = {"size": 3, "colour": "brown", "generation": 1, "label": "a"}
     answer = diff(provider, same, {**same, "generation": 2, "label": "b"})

@@ -139,7 +139,10 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
                 provider_pb2.CheckFailure(property=_wire_name(resource.inputs, failure.property), reason=failure.reason)
                 for failure in resource.check(_by_field(resource.inputs, known))
             ]
-        return provider_pb2.CheckResponse(inputs=encode(news, news.secrets), failures=failures)
+        secret = _secret_fields(resource.inputs) | news.secrets
+        return provider_pb2.CheckResponse(
+            inputs=encode(news, news.secrets), failures=[_without_value(failure, secret) for failure in failures]
+        )
 
     def Diff(self, request: Any, context: Any) -> Any:  # noqa: N802
         resource = _resource(request.type, request.urn, context)
@@ -264,6 +267,13 @@ def _failures(error: ValidationError, properties: Mapping[str, Any]) -> list[Any
         )
         for found in error.errors(include_url=False, include_input=False)
     ]
+
+
+def _without_value(failure: Any, secret: frozenset[str]) -> Any:
+    """The failure without its property if that is a secret: the engine shows the value of a property that is named."""
+    if _top(failure.property) not in secret:
+        return failure
+    return provider_pb2.CheckFailure(property="", reason=f"{failure.property}: {failure.reason}")
 
 
 def _path(loc: tuple[str | int, ...]) -> str:
