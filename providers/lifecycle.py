@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from providers.base import CreateUncertain, PlatformError
+from providers.base import AuthError, CreateUncertain, PlatformError
 from providers.native import Context
 
 
@@ -109,6 +109,9 @@ def _patiently(context: Context, call: Callable[[], R]) -> R:
     for attempt in range(_TRIES - 1):
         try:
             return call()
+        except AuthError:
+            # A refused key is refused again.
+            raise
         except PlatformError as error:
             context.progress(f"trying again: {error}")
             context.wait(2.0**attempt)
