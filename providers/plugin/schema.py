@@ -76,8 +76,9 @@ def _property(schema: Mapping[str, Any], module: str) -> dict[str, Any]:
     described = {"description": schema["description"]} if schema.get("description") else {}
     formats = {option.get("format") for option in (schema, *schema.get("anyOf", []))}
     secret = {"secret": True} if "password" in formats else {}
+    kind = _type(schema, module)
     default = {"default": schema["default"]} if isinstance(schema.get("default"), str | int | float | bool) else {}
-    return {**_type(schema, module), **described, **secret, **default}
+    return {**kind, **described, **secret, **(default if "type" in kind else {})}
 
 
 def _type(schema: Mapping[str, Any], module: str) -> dict[str, Any]:
@@ -86,6 +87,9 @@ def _type(schema: Mapping[str, Any], module: str) -> dict[str, Any]:
     options = [option for option in schema.get("anyOf", []) if option.get("type") != "null"]
     if len(options) == 1:
         return _type(options[0], module)
+    if {option.get("type") for option in options} == {"number", "string"}:
+        # A Decimal: as text, which loses none of its digits on the way.
+        return {"type": "string"}
     match schema.get("type"):
         case "array":
             return {"type": "array", "items": _type(schema.get("items", {}), module)}
