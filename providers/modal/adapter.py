@@ -13,26 +13,23 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from providers.base import HF_TOKEN, KEY, Ask, Declaration, Declared, Reason, Ref
+from providers.fitting import fitting_gpus, is_half, misfits
 from providers.modal.apps import MOST_GPUS
 from providers.modal.choices import (
     DISK_GB,
     ModalOptions,
     cache_env,
-    fitting_gpus,
     image_of,
-    is_half,
     market_of,
     options_of,
     regions_of,
-    rented_gpus,
     routing_of,
-    shape_of,
-    verdict,
 )
 from providers.modal.definition import PORT
 from providers.modal.pricing import placed, resized
+from providers.model_shape import model_shape
 from serving import NAMESPACE
-from serving.gpus import Gpu, UnknownGpu, all_gpus, gpu
+from serving.gpus import Gpu, UnknownGpu, gpu
 from serving.offers import Offer
 from serving.places import residence
 from serving.rank import Candidate, chosen_order, rank, wanted_gpus
@@ -56,9 +53,9 @@ class ModalAdapter:
             wanted_gpus(ask.spec)
         except UnknownGpu as error:
             return [*reasons, Reason("hardware.gpus", str(error))]
-        fitting = fitting_gpus(ask)
+        fitting = _fitting(ask)
         if not fitting:
-            return [*reasons, *_misfits(ask)]
+            return [*reasons, *misfits(ask.spec, "modal")]
         reasons += _counts(ask, fitting)
         if not reasons and not self.offers(ask):
             names = ", ".join(card.name for card in fitting[:5])
@@ -68,9 +65,11 @@ class ModalAdapter:
 
     def offers(self, ask: Ask) -> list[Offer]:
         spec, options = ask.spec, options_of(ask)
-        fitting, regions = {card.name for card in fitting_gpus(ask)}, regions_of(spec)
+        fitting, regions = {card.name for card in _fitting(ask)}, regions_of(spec)
         sized = [resized(o, options.cpu, options.memory_gib) for o in market_of(ask).offers if o.gpu in fitting]
-        found = chosen_order(spec, rank(spec, shape_of(spec), [one for o in sized for one in placed(o, regions)]))
+        found = chosen_order(
+            spec, rank(spec, model_shape(spec.model), [one for o in sized for one in placed(o, regions)])
+        )
         return _dearest_first(found) if spec.hardware.gpus else [candidate.offer for candidate in found]
 
     def resources(self, ask: Ask, offer: Offer) -> Declared:
@@ -125,7 +124,7 @@ def _server(ask: Ask, offer: Offer) -> Declaration:
 
 def _cards(ask: Ask, offer: Offer) -> tuple[Gpu, ...]:
     """The GPUs that will do, first choice first."""
-    return fitting_gpus(ask) if ask.spec.hardware.gpus else (gpu(offer.gpu),)
+    return _fitting(ask) if ask.spec.hardware.gpus else (gpu(offer.gpu),)
 
 
 def _dearest_first(found: list[Candidate]) -> list[Offer]:
@@ -138,6 +137,10 @@ def _dearest_first(found: list[Candidate]) -> list[Offer]:
     first = dearest[0].offer
     ranged = replace(first.rates[0], lowest=min(known), highest=max(known))
     return [replace(first, rates=(ranged, *first.rates[1:])), *(candidate.offer for candidate in dearest[1:])]
+
+
+def _fitting(ask: Ask) -> tuple[Gpu, ...]:
+    return fitting_gpus(ask.spec, "modal")
 
 
 def _terms(ask: Ask) -> Iterator[Reason]:
@@ -176,17 +179,6 @@ def _counts(ask: Ask, cards: tuple[Gpu, ...]) -> Iterator[Reason]:
             yield Reason("hardware.gpu_count", f"a container on Modal takes at most {most} of {card.name}")
 
 
-def _misfits(ask: Ask) -> list[Reason]:
-    """Why none of the wanted GPUs will do, or the one that comes nearest."""
-    wanted = wanted_gpus(ask.spec)
-    cards = [card for card in all_gpus() if card.name in wanted] if wanted else rented_gpus()
-    verdicts = [verdict(ask.spec, card) for card in cards]
-    if not wanted:
-        verdicts = sorted(verdicts, key=lambda found: len(found.refusals))[:1]
-    listed = {f.key + f.wrong: Reason(f.key, f"{f.wrong}. {f.works}".rstrip()) for v in verdicts for f in v.refusals}
-    return list(listed.values())
-
-
 def _hardware(ask: Ask, offer: Offer) -> str:
     spec, regions = ask.spec, regions_of(ask.spec)
     first, *others = _cards(ask, offer)
@@ -206,7 +198,7 @@ def _notes(ask: Ask) -> Iterator[str]:
 
 
 def _listed(ask: Ask) -> tuple[Gpu, ...]:
-    return fitting_gpus(ask) if ask.spec.hardware.gpus else ()
+    return _fitting(ask) if ask.spec.hardware.gpus else ()
 
 
 ADAPTER = ModalAdapter()

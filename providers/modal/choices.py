@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from pydantic import Field
 
 from providers.base import Ask
 from providers.market import Market
 from providers.modal.definition import CACHE_PATH
-from providers.model_shape import model_shape
-from serving.capabilities import BF16_SINCE
-from serving.gpus import Gpu, all_gpus
-from serving.models import Model
 from serving.places import regions_on
-from serving.preflight import Host, Preflight, preflight
-from serving.rank import wanted_gpus
 from serving.spec import DeploymentSpec, Part
 
 EU_ROUTING = "eu-west"
@@ -46,48 +38,6 @@ class ModalOptions(Part):
     volume: bool = Field(
         default=True, description="Keep weights and compiled kernels on a volume, so that the next start is faster."
     )
-
-
-def fitting_gpus(ask: Ask) -> tuple[Gpu, ...]:
-    """The GPUs that Modal rents and the model fits on: in the user's order, else in the catalogue's.
-
-    Raises:
-        SpecError: nothing is known of the model.
-        UnknownGpu: `hardware.gpus` has a name that no GPU has.
-    """
-    # A frozen model of tuples and texts can be hashed.
-    return _fitting(ask.spec)  # pyright: ignore[reportArgumentType]
-
-
-@lru_cache(maxsize=8)
-def _fitting(spec: DeploymentSpec) -> tuple[Gpu, ...]:
-    wanted = wanted_gpus(spec)
-    cards = [card for card in rented_gpus() if not wanted or card.name in wanted]
-    return tuple(sorted((c for c in cards if verdict(spec, c).ok), key=lambda card: wanted.get(card.name, 0)))
-
-
-def rented_gpus() -> list[Gpu]:
-    """Every GPU that Modal rents, in the catalogue's order."""
-    return [card for card in all_gpus() if "modal" in card.platform_names]
-
-
-def verdict(spec: DeploymentSpec, card: Gpu) -> Preflight:
-    """What stands in the way of the spec on that GPU."""
-    return preflight(spec, shape_of(spec), card, Host("modal"))
-
-
-def shape_of(spec: DeploymentSpec) -> Model:
-    """The model's shape.
-
-    Raises:
-        SpecError: nothing is known of it.
-    """
-    return model_shape(spec.model)
-
-
-def is_half(cards: tuple[Gpu, ...]) -> bool:
-    """Whether one of them has no bfloat16."""
-    return any(card.compute_capability < BF16_SINCE for card in cards)
 
 
 def regions_of(spec: DeploymentSpec) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from providers.base import HF_TOKEN, KEY, Ask, Declaration, Declared, Reason, Ref
+from providers.fitting import fitting_gpus, is_half, misfits
+from providers.model_shape import model_shape
 from providers.runpod.choices import (
     PORT,
     VOLUME_PATH,
@@ -23,27 +25,22 @@ from providers.runpod.choices import (
     RunPodOptions,
     cache_env,
     data_centers_of,
-    fitting_gpus,
     hourly_cap,
     image_of,
-    is_half,
     kind_of,
     market_of,
     min_cuda,
     options_of,
     outside_eea,
     pinned,
-    rented_gpus,
-    shape_of,
     tiers_of,
     type_ids,
-    verdict,
     volume_gb,
 )
 from providers.runpod.pricing import dated_rate
 from serving import NAMESPACE
 from serving.engine_rules import parse_version
-from serving.gpus import UnknownGpu, all_gpus
+from serving.gpus import Gpu, UnknownGpu
 from serving.offers import Offer
 from serving.rank import chosen_order, rank, wanted_gpus
 from serving.spec import DeploymentSpec
@@ -73,9 +70,9 @@ class RunPodAdapter:
             wanted_gpus(ask.spec)
         except UnknownGpu as error:
             return [*reasons, Reason("hardware.gpus", str(error))]
-        fitting = fitting_gpus(ask)
+        fitting = _fitting(ask)
         if not fitting:
-            return [*reasons, *_misfits(ask)]
+            return [*reasons, *misfits(ask.spec, "runpod")]
         if not reasons and not self.offers(ask):
             names = ", ".join(card.name for card in fitting[:5])
             tier = ask.spec.placement.tier
@@ -86,12 +83,13 @@ class RunPodAdapter:
 
     def offers(self, ask: Ask) -> list[Offer]:
         spec = pinned(ask)
-        fitting = {card.name for card in fitting_gpus(ask)}
+        fitting = {card.name for card in _fitting(ask)}
         tiers = tiers_of(spec)
         found = [o for o in market_of(ask).offers if o.kind == kind_of(ask) and o.gpu in fitting and o.tier in tiers]
         # What is sold out may be free again when it is rented; it only comes last.
         asked = {replace(offer, availability=""): offer for offer in found}
-        ordered = [asked[candidate.offer] for candidate in chosen_order(spec, rank(spec, shape_of(spec), asked))]
+        ranked = chosen_order(spec, rank(spec, model_shape(spec.model), asked))
+        ordered = [asked[candidate.offer] for candidate in ranked]
         ordered.sort(key=lambda offer: offer.availability == "none")
         return [self._complete(ask, offer, ordered) for offer in ordered]
 
@@ -136,7 +134,7 @@ class RunPodAdapter:
             min_cuda=min_cuda(ask),
             max_hourly_usd=hourly_cap(ask),
             image=image_of(ask),
-            script=start_script(spec, half=is_half(ask), port=PORT, tls=False),
+            script=start_script(spec, half=is_half(_fitting(ask)), port=PORT, tls=False),
             env=cache_env(ask),
             disk_gb=spec.hardware.disk_gb,
             api_key=KEY,
@@ -148,7 +146,7 @@ class RunPodAdapter:
 
     def _endpoint(self, ask: Ask) -> Declaration:
         spec, options = ask.spec, options_of(ask)
-        balanced = options.mode == "load-balancing"
+        balanced, half = options.mode == "load-balancing", is_half(_fitting(ask))
         scaler = "REQUEST_COUNT" if balanced or options.scaler == "request-count" else "QUEUE_DELAY"
         volume = {"volumeIds": [Ref("weights", "volumeId")]} if volume_gb(ask) else {}
         return _declare(
@@ -160,8 +158,8 @@ class RunPodAdapter:
             gpu_count=spec.hardware.gpu_count,
             min_cuda=min_cuda(ask),
             image=image_of(ask),
-            args=_balanced_args(spec, half=is_half(ask)) if balanced else "",
-            env={**(_BALANCED_ENV if balanced else worker_env(spec, half=is_half(ask))), **cache_env(ask)},
+            args=_balanced_args(spec, half=half) if balanced else "",
+            env={**(_BALANCED_ENV if balanced else worker_env(spec, half=half)), **cache_env(ask)},
             disk_gb=spec.hardware.disk_gb,
             data_centers=[name for group in data_centers_of(ask) for name in group],
             min_workers=spec.scaling.min,
@@ -190,6 +188,10 @@ def _balanced_args(spec: DeploymentSpec, *, half: bool) -> str:
     """Arguments after the image's own `vllm serve`. RunPod's edge asks callers for a RunPod key, and may or may not
     pass it on, so the server itself asks for none."""
     return shlex.join((*serve_args(spec, half=half), "--host", "0.0.0.0", "--port", str(PORT)))
+
+
+def _fitting(ask: Ask) -> tuple[Gpu, ...]:
+    return fitting_gpus(ask.spec, "runpod")
 
 
 def _terms(ask: Ask) -> Iterator[Reason]:
@@ -252,17 +254,6 @@ def _weights(ask: Ask) -> Iterator[Reason]:
         )
 
 
-def _misfits(ask: Ask) -> list[Reason]:
-    """Why none of the wanted GPUs will do, or the one that comes nearest."""
-    wanted = wanted_gpus(ask.spec)
-    cards = [card for card in all_gpus() if card.name in wanted] if wanted else rented_gpus()
-    verdicts = [verdict(ask.spec, card) for card in cards]
-    if not wanted:
-        verdicts = sorted(verdicts, key=lambda found: len(found.refusals))[:1]
-    listed = {f.key + f.wrong: Reason(f.key, f"{f.wrong}. {f.works}".rstrip()) for v in verdicts for f in v.refusals}
-    return list(listed.values())
-
-
 def _volume(ask: Ask) -> list[Declaration]:
     size = volume_gb(ask)
     if not size:
@@ -296,7 +287,7 @@ def _registry_input(ask: Ask) -> Mapping[str, Any]:
 
 def _hardware(ask: Ask, offer: Offer) -> str:
     spec = ask.spec
-    others = [card.name for card in fitting_gpus(ask) if card.name != offer.gpu] if spec.hardware.gpus else []
+    others = [card.name for card in _fitting(ask) if card.name != offer.gpu] if spec.hardware.gpus else []
     instead = f" (or {', '.join(others)})" if others else ""
     each = f"{offer.gpu_count}x {offer.gpu}{instead}"
     if offer.kind == "pod":

@@ -6,20 +6,17 @@ Nothing here depends on a price or on stock of the moment: what becomes a resour
 from __future__ import annotations
 
 from decimal import ROUND_DOWN, Decimal
-from functools import lru_cache
 from typing import Literal
 
 from pydantic import Field
 
 from providers.base import Ask
+from providers.fitting import fitting_gpus
 from providers.market import Market
 from providers.model_shape import model_shape
-from serving.capabilities import BF16_SINCE, image_cuda
-from serving.gpus import Gpu, all_gpus
-from serving.models import Model
+from serving.capabilities import image_cuda
 from serving.places import in_eea, place, regions_on
-from serving.preflight import Host, Preflight, image_version, preflight
-from serving.rank import wanted_gpus
+from serving.preflight import image_version
 from serving.spec import HOURS_PER_MONTH, DeploymentSpec, Part, Usd
 
 PORT = 8000
@@ -70,51 +67,9 @@ class RunPodOptions(Part):
     )
 
 
-def fitting_gpus(ask: Ask) -> tuple[Gpu, ...]:
-    """The GPUs that RunPod rents and the model fits on: in the user's order, else in the catalogue's.
-
-    Raises:
-        SpecError: nothing is known of the model.
-        UnknownGpu: `hardware.gpus` has a name that no GPU has.
-    """
-    # A frozen model of tuples and texts can be hashed.
-    return _fitting(ask.spec)  # pyright: ignore[reportArgumentType]
-
-
-@lru_cache(maxsize=8)
-def _fitting(spec: DeploymentSpec) -> tuple[Gpu, ...]:
-    wanted = wanted_gpus(spec)
-    cards = [card for card in rented_gpus() if not wanted or card.name in wanted]
-    return tuple(sorted((c for c in cards if verdict(spec, c).ok), key=lambda card: wanted.get(card.name, 0)))
-
-
-def rented_gpus() -> list[Gpu]:
-    """Every GPU that RunPod rents, in the catalogue's order."""
-    return [card for card in all_gpus() if "runpod" in card.platform_names]
-
-
-def verdict(spec: DeploymentSpec, card: Gpu) -> Preflight:
-    """What stands in the way of the spec on that GPU."""
-    return preflight(spec, shape_of(spec), card, Host("runpod"))
-
-
-def shape_of(spec: DeploymentSpec) -> Model:
-    """The model's shape.
-
-    Raises:
-        SpecError: nothing is known of it.
-    """
-    return model_shape(spec.model)
-
-
 def type_ids(ask: Ask) -> list[str]:
     """RunPod's ids of the acceptable GPU types."""
-    return [id for card in fitting_gpus(ask) for id in card.platform_names["runpod"]]
-
-
-def is_half(ask: Ask) -> bool:
-    """Whether one of them has no bfloat16."""
-    return any(card.compute_capability < BF16_SINCE for card in fitting_gpus(ask))
+    return [id for card in fitting_gpus(ask.spec, "runpod") for id in card.platform_names["runpod"]]
 
 
 def tiers_of(spec: DeploymentSpec) -> tuple[str, ...]:
@@ -183,7 +138,7 @@ def volume_gb(ask: Ask) -> int:
     options = options_of(ask)
     if options.weights != "volume":
         return 0
-    weights = sum(count * size for count, size in shape_of(ask.spec).tensors()) / 1e9
+    weights = sum(count * size for count, size in model_shape(ask.spec.model).tensors()) / 1e9
     return options.volume_gb or max(10, -(-int(weights * 2) // 10) * 10)
 
 

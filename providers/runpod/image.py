@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from providers.base import Ask
-from providers.runpod.choices import RunPodOptions, image_of, shape_of
+from providers.model_shape import model_shape
+from providers.runpod.choices import RunPodOptions, image_of
 from serving.spec import DeploymentSpec
 
 SECRET = "hf_token"
@@ -55,7 +56,7 @@ def image_recipe(spec: DeploymentSpec, options: RunPodOptions, name: str) -> Ima
         SpecError: nothing is known of the model.
     """
     base = image_of(Ask(spec, options.model_copy(update={"image": None}), None))
-    weights = sum(count * size for count, size in shape_of(spec).tensors()) / 1e9
+    weights = sum(count * size for count, size in model_shape(spec.model).tensors()) / 1e9
     dockerfile = _dockerfile(spec, base)
     digest = hashlib.sha256(dockerfile.encode()).hexdigest()[:8]
     model = _tag(spec.model.name.rpartition("/")[2])
