@@ -27,6 +27,7 @@ from ops.bench_target import Target, target
 from ops.bench_view import Part, Shown, lag_note, report, sweep_table, verdict_table
 from ops.stack import OpsError
 from ops.text import show, show_json
+from ops.url import add_url_options, url_base, url_ca
 from serving.bench.load import Closed, Load, Open, Until
 from serving.bench.metrics import figures
 from serving.bench.presets import DEFAULT, PRESETS
@@ -47,8 +48,7 @@ def add_bench(commands: Any) -> None:
     )
     where = parser.add_argument_group("what is loaded")
     where.add_argument("-s", "--stack", default="local", help="the Pulumi stack (default: local)")
-    where.add_argument("--url", default="", help="an OpenAI base URL instead of a stack")
-    where.add_argument("--key", default="", help="its key; better in VLLM_ANYWHERE_KEY or OPENAI_API_KEY")
+    add_url_options(where)
     where.add_argument("--model", default="", help="the model to ask for (default: what the endpoint serves)")
     where.add_argument("--hourly", type=_usd, metavar="USD", help="what it costs an hour (default: the stack's price)")
     load = parser.add_argument_group("load")
@@ -115,7 +115,8 @@ def run_bench(args: argparse.Namespace) -> int:
     replaced: Replaced | None = None
     if args.cold_start == "replace":
         replaced, _ = replace_server(args.stack)
-    aim = target(args.stack, args.url, args.key, args.model, args.hourly)
+    url = url_base(args) if args.url else ""
+    aim = target(args.stack, url, args.key, args.model, args.hourly, ca_pem=url_ca(args))
     # Before anything is measured: a file that can't be written later would cost the run.
     for path in (args.save, args.svg):
         if path and not path.parent.is_dir():

@@ -22,10 +22,11 @@ RECENT = 50
 
 @contextmanager
 def progress(
-    title: str, until: Until, out: TextIO = sys.stderr, clock: Callable[[], float] = time.perf_counter
+    title: str, until: Until, out: TextIO | None = None, clock: Callable[[], float] = time.perf_counter
 ) -> Generator[Watch]:
     """What to call with the records so far. It draws only when called, so that no thread disturbs the measurement."""
-    if not out.isatty():
+    target: TextIO = out or sys.stderr
+    if not target.isatty():
         yield lambda _records, _in_flight: None
         return
     columns = (
@@ -36,7 +37,7 @@ def progress(
     )
     total = float(until.requests) if until.requests is not None else until.seconds
     begun = clock()
-    with Progress(*columns, console=Console(file=out), auto_refresh=False, transient=True) as bar:
+    with Progress(*columns, console=Console(file=target), auto_refresh=False, transient=True) as bar:
         task = bar.add_task(title, total=total, live="")
 
         def watch(records: Sequence[Record], in_flight: int) -> None:

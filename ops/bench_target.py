@@ -9,11 +9,8 @@ from decimal import Decimal, InvalidOperation
 
 from pydantic import SecretStr
 
-from ops.client import ChatClient, Health
-from ops.stack import OpsError, Stack, read_stack
-
-KEY_VARIABLES = ("VLLM_ANYWHERE_KEY", "OPENAI_API_KEY")
-"""Where the key of `--url` is looked for, in this order."""
+from ops.stack import Stack, read_stack
+from ops.url import KEY_VARIABLES, Ask, ask_health, served_model
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,8 @@ def target(
     hourly: Decimal | None,
     environ: Mapping[str, str] = os.environ,
     read: Callable[[str], Stack] = read_stack,
-    ask: Callable[[str, str], Health] = lambda url, key: ChatClient(url, key or "none").health(),
+    ask: Ask = ask_health,
+    ca_pem: str = "",
 ) -> Target:
     """From the command line. Without `url` it is a stack.
 
@@ -56,16 +54,9 @@ def target(
         return _of_stack(read(stack), model, hourly)
     secret = key or next((environ[name] for name in KEY_VARIABLES if environ.get(name)), "")
     base = url.rstrip("/")
-    if not model:
-        health = ask(base, secret)
-        if not health.models:
-            raise OpsError(
-                f"{base} doesn't tell its models ({health.problem or 'none listed'}); --model NAME says which, and the "
-                f"key is read from {' or '.join(KEY_VARIABLES)}"
-            )
-        model = health.models[0]
+    model = model or served_model(base, secret, ca_pem, ask)
     note = "" if hourly is not None else "No price is known for a URL: --hourly USD gives one."
-    return Target(base, SecretStr(secret), model, f"{base}, {model}", hourly, note)
+    return Target(base, SecretStr(secret), model, f"{base}, {model}", hourly, note, ca_pem=ca_pem)
 
 
 def _of_stack(found: Stack, model: str, hourly: Decimal | None) -> Target:

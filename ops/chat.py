@@ -11,11 +11,14 @@ from typing import Any, TextIO
 
 from ops.client import ChatClient, Message, Usage
 from ops.stack import OpsError, Stack, read_stack, stack_options
+from ops.url import add_url_options, served_model, stack_of_url
 
 
 def add_chat(commands: Any) -> None:
     """The command's options."""
     parser = commands.add_parser("chat", parents=[stack_options()], help=__doc__)
+    add_url_options(parser)
+    parser.add_argument("--model", default="", help="of --url: the model to ask (default: what it serves)")
     parser.add_argument("question", nargs="*", help="the question; without one, a conversation (or all of stdin)")
     parser.add_argument("--system", default="", help="a system prompt")
     parser.add_argument("--max-tokens", type=int, help="longest answer, in tokens")
@@ -30,7 +33,7 @@ def _run(args: argparse.Namespace) -> int:
         if not question:
             raise OpsError('nothing was asked: vllm-anywhere chat "your question"')
     chat(
-        read_stack(args.stack),
+        _asked(args) if args.url else read_stack(args.stack),
         question,
         system=args.system,
         max_tokens=args.max_tokens,
@@ -38,6 +41,12 @@ def _run(args: argparse.Namespace) -> int:
         as_json=args.json,
     )
     return 0
+
+
+def _asked(args: argparse.Namespace) -> Stack:
+    found = stack_of_url(args)
+    model = args.model or served_model(found.endpoint, found.api_key.get_secret_value(), found.ca_pem)
+    return found.model_copy(update={"model": model})
 
 
 def chat(
@@ -48,7 +57,7 @@ def chat(
     max_tokens: int | None,
     temperature: float | None,
     as_json: bool,
-    out: TextIO = sys.stdout,
+    out: TextIO | None = None,
     ask: Callable[[str], str] = input,
     client: ChatClient | None = None,
 ) -> None:
@@ -57,22 +66,24 @@ def chat(
     Raises:
         OpsError: when the endpoint does not answer.
     """
+    target: TextIO = out or sys.stdout
     client = client or ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem)
     history: list[Message] = [{"role": "system", "content": system}] if system else []
 
     def answer() -> str:
-        return _answer(stack, client, history, max_tokens, temperature, as_json, out)
+        return _answer(stack, client, history, max_tokens, temperature, as_json, target)
 
     if question:
         history.append({"role": "user", "content": question})
         answer()
         return
-    print(f"{stack.model} on {stack.provider}. Ctrl-D ends.", file=out)
+    where = f"{stack.model} on {stack.provider}" if stack.provider else f"{stack.model} at {stack.endpoint}"
+    print(f"{where}. Ctrl-D ends.", file=target)
     while True:
         try:
             text = ask("> ").strip()
         except (EOFError, KeyboardInterrupt):
-            print(file=out)
+            print(file=target)
             return
         if text:
             history.append({"role": "user", "content": text})

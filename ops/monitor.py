@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 from rich.text import Text
 
-from ops.bench_target import KEY_VARIABLES
 from ops.monitor_files import Endpoint, File, is_address, monitor_files
 from ops.monitor_folder import write
-from ops.stack import OpsError, Stack, read_stack
+from ops.stack import OpsError, Stack, add_stacks, read_stack
 from ops.text import show, show_json
+from ops.url import KEY_VARIABLES, add_url_options, url_base, url_ca, url_key
 from serving.cost import BASED_ON_USE
 
 PORT = 9790
@@ -33,11 +33,8 @@ def add_monitor(commands: Any) -> None:
         "serves their price, spend and budget pace instead.",
     )
     what = parser.add_argument_group("what is watched")
-    what.add_argument(
-        "-s", "--stack", nargs="+", action="extend", default=[], metavar="STACK", help="stacks (default: local)"
-    )
-    what.add_argument("--url", default="", help="an OpenAI base URL instead of stacks")
-    what.add_argument("--key", default="", help="its key; better in VLLM_ANYWHERE_KEY or OPENAI_API_KEY")
+    add_stacks(what, "local")
+    add_url_options(what)
     what.add_argument("--name", default="", help="its name in charts (default: its host)")
     files = parser.add_argument_group("files")
     files.add_argument("--out", type=Path, metavar="DIR", help="where they go; the key in it is yours alone to read")
@@ -113,13 +110,11 @@ def of_stack(stack: Stack) -> Endpoint:
 
 
 def _of_url(args: argparse.Namespace, environ: Mapping[str, str]) -> Endpoint:
-    key = args.key or next((environ[name] for name in KEY_VARIABLES if environ.get(name)), "")
+    key = url_key(args, environ)
     if not key:
         raise OpsError(f"--url needs a key: put it into {' or '.join(KEY_VARIABLES)}")
-    url = urlsplit(args.url)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise OpsError(f"--url {args.url}: an OpenAI base URL, such as https://host/v1")
-    return Endpoint(args.name or url.hostname, args.url, SecretStr(key))
+    url = url_base(args)
+    return Endpoint(args.name or str(urlsplit(url).hostname), url, SecretStr(key), ca_pem=url_ca(args))
 
 
 def _gpus(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:

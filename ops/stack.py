@@ -75,6 +75,13 @@ def stack_options() -> argparse.ArgumentParser:
     return options
 
 
+def add_stacks(options: Any, without: str) -> None:
+    """`-s` for commands about several stacks: `-s A B`, `-s A -s B`. `without` says which are meant without it."""
+    options.add_argument(
+        *("-s", "--stack"), nargs="+", action="extend", default=[], metavar="STACK", help=f"stacks (default: {without})"
+    )
+
+
 def pulumi_command(args: Sequence[str], env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run the Pulumi CLI in the project. `env` replaces this process's environment.
 

@@ -1,4 +1,4 @@
-"""`vllm-anywhere status`: what a stack serves and whether it answers now; without -s, all stacks and what they cost."""
+"""`vllm-anywhere status`: what a stack serves and whether it answers now; of several, or all, what they cost too."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from rich.text import Text
 from ops.backend import stack_names
 from ops.client import ChatClient, Health
 from ops.parallel import ask_all
-from ops.stack import OpsError, Run, Stack, pulumi_command, read_stack
+from ops.stack import OpsError, Run, Stack, add_stacks, pulumi_command, read_stack
 from ops.text import show, show_json
+from ops.url import add_url_options, stack_of_url
 from ops.watch_look import DEPLOYMENT, may_sleep, read_config
 from providers.base import PlatformError
 from serving.spec import DeploymentSpec
@@ -93,16 +94,23 @@ class Entry:
 def add_status(commands: Any) -> None:
     """The command's options."""
     parser = commands.add_parser("status", help=__doc__)
-    parser.add_argument("-s", "--stack", default="", help="the Pulumi stack (default: all of the backend)")
+    add_stacks(parser, "all of the backend")
+    add_url_options(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    if not args.stack:
-        return status_of_all(as_json=args.json)
-    stack = read_stack(args.stack)
-    born = read_birth(args.stack, pulumi_command)
+    names = list(dict.fromkeys(args.stack))
+    if args.url:
+        if names:
+            raise OpsError("--url belongs to no stack: leave out -s")
+        return status(stack_of_url(args), as_json=args.json)
+    if len(names) != 1:
+        return status_of_all(names, as_json=args.json)
+    (name,) = names
+    stack = read_stack(name)
+    born = read_birth(name, pulumi_command)
     return status(stack, as_json=args.json, life=born.life if born else Life())
 
 
@@ -111,7 +119,7 @@ def status(
     *,
     as_json: bool,
     now: datetime | None = None,
-    out: TextIO = sys.stdout,
+    out: TextIO | None = None,
     client: ChatClient | None = None,
     life: Life = Life(),
 ) -> int:
@@ -122,11 +130,12 @@ def status(
     if as_json:
         print(json.dumps(facts), file=out)
     else:
-        _show(facts, out)
+        _show(facts, out or sys.stdout)
     return 0 if health.ok else 1
 
 
 def status_of_all(
+    names: Sequence[str] = (),
     *,
     as_json: bool,
     run: Run = pulumi_command,
@@ -134,16 +143,21 @@ def status_of_all(
     now: datetime | None = None,
     out: TextIO | None = None,
 ) -> int:
-    """Show every deployed stack of the backend and what all of them cost. Returns 0 when each answers or may sleep.
+    """Show the named stacks, or all that are deployed, and what they cost. Returns 0 when each answers or may sleep.
 
     Workers that may sleep aren't asked: that would wake them, and be billed.
 
     Raises:
         OpsError: the stacks can't be listed.
     """
+    asked_for = names or stack_names(run)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        found = pool.map(partial(read_entry, run=run), stack_names(run))
-        entries = [entry for entry in found if entry is not None]
+        found = pool.map(partial(read_entry, run=run), asked_for)
+        entries = [
+            entry or Entry(name, problem="nothing is deployed in it")
+            for name, entry in zip(asked_for, found, strict=True)
+            if entry or names
+        ]
     asked = {entry.name: entry.stack for entry in entries if entry.stack and not entry.sleeps}
     answers = ask_all({name: partial(check or _check, stack) for name, stack in asked.items()}, _TIMEOUT_S)
     healths = {
@@ -311,17 +325,19 @@ def _show(facts: dict[str, Any], out: TextIO) -> None:
     table.add_row("stack", facts["stack"])
     table.add_row("endpoint", facts["endpoint"])
     table.add_row("health", health)
-    table.add_row("model", facts["model"])
-    table.add_row("platform", f"{facts['provider']}, {facts['hardware']}")
+    table.add_row("model", facts["model"] or ", ".join(facts["models"]))
+    if facts["provider"]:
+        table.add_row("platform", f"{facts['provider']}, {facts['hardware']}")
     if facts["uptime_s"] is not None:
         table.add_row("up", f"{timedelta(seconds=facts['uptime_s'])} (first answer {facts['ready_since']})")
     if facts["ends_at"]:
         over = "[yellow]is over[/yellow] since" if facts["past_its_time"] else "is over at"
         table.add_row("time", f"{over} {facts['ends_at']} (`budget.ttl_hours`)")
-    table.add_row("cost", f"${facts['hourly_usd']} an hour, ${facts['monthly_usd']} a month of 730 hours")
+    if facts["hourly_usd"] is not None:
+        table.add_row("cost", f"${facts['hourly_usd']} an hour, ${facts['monthly_usd']} a month of 730 hours")
     with console.capture() as captured:
         console.print(table)
     # Tables are padded to their width, which is of no use in a pipe.
     print("\n".join(line.rstrip() for line in captured.get().splitlines()), file=out)
-    if not facts["healthy"]:
+    if not facts["healthy"] and facts["provider"]:
         print(f"`pulumi refresh -s {facts['stack']}` sees what is left, `pulumi up` repairs it.", file=out)

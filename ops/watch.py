@@ -22,9 +22,10 @@ from rich.console import Console
 from rich.live import Live
 
 from ops.backend import stack_names
-from ops.stack import OpsError, Run
+from ops.stack import OpsError, Run, Stack, add_stacks
+from ops.url import add_url_options, stack_of_url
 from ops.watch_heal import Deed, heal, reporting_pulumi
-from ops.watch_look import Ask, Known, Market, backend_url, look, market_of, may_sleep, request
+from ops.watch_look import Ask, Known, Market, backend_url, look, look_at, market_of, may_sleep, request
 from ops.watch_memory import Folder
 from ops.watch_view import Row, facts, lines, table
 from serving.watching import Bounds, Limits, Seen, findings, repair_of
@@ -36,7 +37,9 @@ _AT_A_TIME = 4
 def add_watch(commands: Any) -> None:
     """The command's options."""
     parser = commands.add_parser("watch", help="look after stacks: health, drift, prices, time to live; --heal repairs")
-    parser.add_argument("-s", "--stack", action="append", default=[], help="only this stack (may be repeated)")
+    add_stacks(parser, "all of the backend")
+    add_url_options(parser)
+    parser.add_argument("--model", default="", help="of --url: the model to ask (default: what it serves)")
     parser.add_argument("--once", action="store_true", help="one look; exits 1 unless all is well")
     parser.add_argument("--interval", type=_positive, default=60.0, metavar="S", help="seconds between requests (60)")
     parser.add_argument(
@@ -80,9 +83,10 @@ def watch(
     Raises:
         OpsError: the backend can't be asked for its stacks.
     """
-    folder = Folder(backend_url(run))
+    endpoint = _endpoint(args)
+    folder = Folder(endpoint.endpoint if endpoint else backend_url(run))
     with _told_to_end() as ended:
-        watching = Watch(args, Rim(run, ask, market, now, wait or ended.wait), folder)
+        watching = Watch(args, Rim(run, ask, market, now, wait or ended.wait), folder, endpoint)
         with ThreadPoolExecutor(_AT_A_TIME) as pool, _view(args, folder, out or sys.stdout) as show:
             if args.once:
                 rows = watching.round(pool, None)
@@ -95,10 +99,11 @@ def watch(
 
 
 class Watch:
-    """Stacks, each with what is known of it since its last whole look."""
+    """Stacks, each with what is known of it since its last whole look; or an `endpoint` that is nobody's stack."""
 
-    def __init__(self, args: argparse.Namespace, rim: Rim, folder: Folder) -> None:
+    def __init__(self, args: argparse.Namespace, rim: Rim, folder: Folder, endpoint: Stack | None = None) -> None:
         self.rim = rim
+        self._endpoint = endpoint
         self._args = args
         self._folder = folder
         self._limits = Limits(args.slow_ms, cheaper=args.cheaper, grace=args.grace)
@@ -128,6 +133,8 @@ class Watch:
         return list((self._rows | waited).values())
 
     def _stacks(self) -> list[str]:
+        if self._endpoint:
+            return [self._endpoint.name]
         if self._args.stack:
             return list(dict.fromkeys(self._args.stack))
         try:
@@ -182,7 +189,10 @@ class Watch:
 
     def _look(self, name: str) -> Row | None:
         rim = self.rim
-        known = look(name, rim.run, rim.ask, rim.market, rim.now, wake=self._args.wake)
+        if self._endpoint:
+            known = look_at(self._endpoint, rim.ask, rim.now)
+        else:
+            known = look(name, rim.run, rim.ask, rim.market, rim.now, wake=self._args.wake)
         self._due[name] = rim.now() + timedelta(seconds=self._args.look_every)
         if known is None:
             self._known.pop(name, None)
@@ -200,7 +210,24 @@ class Watch:
         return self._row(known, known.seen)
 
     def _row(self, known: Known, seen: Seen) -> Row:
-        return Row(seen.stack, seen.at, seen, findings(seen, self._limits))
+        found = findings(seen, self._limits)
+        if self._endpoint:
+            # The commands that come next are about stacks.
+            found = tuple(replace(one, next="") for one in found)
+        return Row(seen.stack, seen.at, seen, found)
+
+
+def _endpoint(args: argparse.Namespace) -> Stack | None:
+    """What `--url` names.
+
+    Raises:
+        OpsError: it doesn't go with what stacks have.
+    """
+    if not args.url:
+        return None
+    if args.stack or args.heal:
+        raise OpsError("--url belongs to no stack, and nothing about it can be repaired: leave out -s and --heal")
+    return stack_of_url(args, args.model)
 
 
 @contextmanager

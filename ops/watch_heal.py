@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from subprocess import CompletedProcess
 from typing import Literal
 
 from ops.comment import REPORT, report_in
@@ -30,8 +30,9 @@ class Deed:
     text: str = ""
 
 
-reporting_pulumi: Run = partial(pulumi_command, env={**os.environ, REPORT: "json"})
-"""Pulumi with the report as data: a plan's cost is read from it."""
+def reporting_pulumi(args: Sequence[str]) -> CompletedProcess[str]:
+    """Pulumi with the report as data: a plan's cost is read from it."""
+    return pulumi_command(args, {**os.environ, REPORT: "json"})
 
 
 def plan(stack: str, run: Run) -> Repairing:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ops.client import ChatClient, Usage
 from ops.comment import Message
 from ops.stack import OpsError, Run, Stack, read_stack
+from ops.url import served_model
 from providers.base import PlatformError, live_prices, load_resource, platform_names
 from providers.market import ask, dated
 from providers.model_shape import model_shape
@@ -34,6 +35,7 @@ _GOOGLES_STATUS, _RUNNING = "currentStatus", "RUNNING"
 
 Ask = Callable[[Stack], Probe]
 Market = Callable[[DeploymentSpec], Sequence[Offer]]
+Model = Callable[[str, str, str], str]
 
 
 class State(BaseModel):
@@ -194,6 +196,17 @@ def look(name: str, run: Run, probe: Ask, market: Market, now: Callable[[], date
         except (SpecError, PlatformError) as error:
             unknown.append(f"other offers aren't known: {error}")
     return Known(stack, spec, replace(seen, unknown=tuple(unknown)))
+
+
+def look_at(endpoint: Stack, probe: Ask, now: Callable[[], datetime], model: Model = served_model) -> Known:
+    """What can be known of an endpoint that is no stack's: whether it answers, and how soon."""
+    try:
+        found = endpoint.model or model(endpoint.endpoint, endpoint.api_key.get_secret_value(), endpoint.ca_pem)
+        asked = endpoint.model_copy(update={"model": found})
+        said = probe(asked)
+    except OpsError as error:
+        asked, said = None, Probe(False, 0.0, str(error))
+    return Known(asked, None, Seen(endpoint.name, now(), said))
 
 
 def _outputs(name: str, run: Run) -> Stack | None:

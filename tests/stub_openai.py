@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import ssl
 import sys
 import threading
 import time
@@ -63,7 +64,8 @@ Choose = Callable[[int, dict[str, Any]], Script]
 class Stub:
     """The server. `choose` gives the script of the n-th request, from 0. `keep_bodies` costs time and memory."""
 
-    def __init__(self, choose: Choose, keep_bodies: bool = True) -> None:
+    def __init__(self, choose: Choose, keep_bodies: bool = True, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.choose = choose
         self.keep_bodies = keep_bodies
         self.served: list[Served] = []
@@ -74,20 +76,20 @@ class Stub:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}/v1"
 
     async def start(self, port: int = 0) -> asyncio.Server:
         server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self), "127.0.0.1", port, backlog=4096
+            lambda: _Connection(self), "127.0.0.1", port, backlog=4096, ssl=self.tls
         )
         self.port = server.sockets[0].getsockname()[1]
         return server
 
 
 @contextmanager
-def serving(choose: Choose) -> Generator[Stub]:
+def serving(choose: Choose, tls: ssl.SSLContext | None = None) -> Generator[Stub]:
     """A stub in a thread of its own, on a free port."""
-    stub = Stub(choose)
+    stub = Stub(choose, tls=tls)
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(stub.start())
     thread = threading.Thread(target=loop.run_forever, daemon=True)

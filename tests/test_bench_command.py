@@ -323,7 +323,7 @@ def test_the_report_says_how_long_a_fresh_server_took(
     ticks = iter((0.0, 120.0))
     monkeypatch.setattr(ops.bench, "replace_server", lambda name: replace_server(name, Pulumi(), lambda: next(ticks)))
     aim = Target(stub.url, SecretStr(KEY), "stub", "prod", Decimal("0.26"), "Part of it depends on use.", "prod")
-    monkeypatch.setattr(ops.bench, "target", lambda *_: aim)
+    monkeypatch.setattr(ops.bench, "target", lambda *_, **__: aim)
     assert run("-s", "prod", "--cold-start", "replace", "--yes", "--requests", "3") == 0
     shown = capsys.readouterr().out
     assert "took 120.0 s; its first answer came 93.0 s after it was created" in shown

@@ -51,13 +51,13 @@ def outputs(hourly: str, **changes: Any) -> dict[str, Any]:
     return {**OUTPUTS, "cost": {"hourly_usd": hourly, "monthly_usd": "1.00"}, **changes}
 
 
-def shown(backend: Backend, *, as_json: bool = False) -> tuple[int, str]:
+def shown(backend: Backend, *names: str, as_json: bool = False) -> tuple[int, str]:
     def check(stack: Stack) -> Health:
         assert stack.name != "asleep"
         return Health(stack.name != "down", (stack.model,), 12.0, "" if stack.name != "down" else "HTTP 502")
 
     out = io.StringIO()
-    code = status_of_all(as_json=as_json, run=backend, check=check, now=NOW, out=out)
+    code = status_of_all(names, as_json=as_json, run=backend, check=check, now=NOW, out=out)
     return code, out.getvalue()
 
 
@@ -130,3 +130,11 @@ def test_one_stack_says_when_its_time_is_over() -> None:
     life = Life(datetime(2026, 11, 21, 6, tzinfo=UTC), datetime(2026, 11, 21, 11, tzinfo=UTC))
     status(STACK, as_json=False, now=NOW, out=out, client=client(httpx.Response(503)), life=life)
     assert "is over since 2026-11-21T11:00:00+00:00 (`budget.ttl_hours`)" in out.getvalue()
+
+
+def test_named_stacks_are_shown_alone_and_one_without_a_deployment_is_said() -> None:
+    backend = Backend({"a": outputs("0.25"), "b": outputs("0.50"), "empty": None})
+    code, text = shown(backend, "b", "empty", as_json=True)
+    facts = json.loads(text)
+    assert (code, [row["stack"] for row in facts["stacks"]], facts["hourly_usd"]) == (1, ["b", "empty"], "0.50")
+    assert facts["stacks"][1]["problem"] == "nothing is deployed in it"

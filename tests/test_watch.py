@@ -349,7 +349,7 @@ def test_without_a_backend_it_says_so() -> None:
         return subprocess.CompletedProcess(args, 1, "", "error: not logged in")
 
     with pytest.raises(OpsError, match="not logged in"):
-        watch(argparse.Namespace(once=True), run=run)
+        watch(argparse.Namespace(once=True, url=""), run=run)
 
 
 def test_what_a_resource_puts_out_is_no_drift_unless_it_says_that_an_instance_of_google_does_not_run() -> None:
