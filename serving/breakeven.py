@@ -41,7 +41,8 @@ class Terms:
         peak: the busiest time's traffic over the mean; 3 to 5 is usual where people ask during the day.
         cached_tokens: of each prompt, the same in every request and marked for the API's prompt cache.
         max_servers: no more are considered.
-        assumed: of the estimate of a server's cost. Its `concurrency` follows from `tokens_per_s` here.
+        assumed: of the estimate of a server's cost. Its `concurrency` follows from `tokens_per_s` here. With fewer
+            `hours` than the month has, servers are destroyed in between, and the month's requests come in those hours.
     """
 
     tokens_per_s: Decimal = OBSERVED_TOKENS_PER_S
@@ -50,6 +51,11 @@ class Terms:
     cached_tokens: int = 0
     max_servers: int = 8
     assumed: Assumptions = field(default_factory=Assumptions)
+
+    @property
+    def seconds(self) -> Decimal:
+        """In the month's hours."""
+        return self.assumed.hours * 3600
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,7 @@ class Breakeven:
 
     def per_million(self, host: SelfHost) -> Decimal:
         """US dollars for a million answer tokens of one server that is never idle."""
-        return per_million_tokens(host.busy / HOURS_PER_MONTH, self.terms.tokens_per_s)
+        return per_million_tokens(host.busy / self.terms.assumed.hours, self.terms.tokens_per_s)
 
     def api_monthly(self, api: ApiModel, requests: int) -> Decimal:
         """US dollars that the API costs for that many requests a month."""
@@ -173,7 +179,7 @@ def breakeven(
     against = tuple(_against(spec, terms, api, hosts) for api in apis if api.takes(usage.input_tokens))
     declared = None
     if usage.requests_per_day is not None:
-        requests = round(Decimal(usage.requests_per_day) * HOURS_PER_MONTH / 24)
+        requests = round(Decimal(usage.requests_per_day) * terms.assumed.hours / 24)
         declared = capacity(requests, usage.output_tokens, terms)
     most = most_requests(1, usage.output_tokens, terms)
     return Breakeven(spec, terms, hosts, against, declared, most, _switch(spec, terms, hosts))
@@ -191,14 +197,14 @@ def per_million_tokens(hourly: Decimal, tokens_per_s: Decimal) -> Decimal:
 
 def capacity(requests: int, output_tokens: int, terms: Terms) -> Capacity:
     """What that many requests a month ask of servers."""
-    mean = Decimal(requests) * output_tokens / MONTH_S
+    mean = Decimal(requests) * output_tokens / terms.seconds
     peak = mean * terms.peak
     return Capacity(requests, mean, peak, max(1, int((peak / terms.tokens_per_s).to_integral_value(ROUND_CEILING))))
 
 
 def most_requests(servers: int, output_tokens: int, terms: Terms) -> int:
     """Requests a month that so many servers answer, peaks included."""
-    return int(servers * terms.tokens_per_s * MONTH_S / output_tokens / terms.peak)
+    return int(servers * terms.tokens_per_s * terms.seconds / output_tokens / terms.peak)
 
 
 def always_on_utilisation(always_on: Decimal, asleep: Decimal, awake: Decimal) -> Decimal:
@@ -252,7 +258,8 @@ def _against(spec: DeploymentSpec, terms: Terms, api: ApiModel, hosts: Sequence[
 
 
 def _api_price(spec: DeploymentSpec, terms: Terms, api: ApiModel, requests: int) -> Decimal:
-    return price_at(api, spec.usage.input_tokens, spec.usage.output_tokens, terms.cached_tokens, requests)
+    pace = round(requests * HOURS_PER_MONTH / terms.assumed.hours)
+    return price_at(api, spec.usage.input_tokens, spec.usage.output_tokens, terms.cached_tokens, pace)
 
 
 def _owned(monthly: Decimal, terms: Terms) -> SelfHost:
@@ -286,7 +293,7 @@ def _cheapest(spec: DeploymentSpec, offers: Sequence[Offer], terms: Terms) -> Of
 def _cost_of(spec: DeploymentSpec, offer: Offer, sleeps: bool, terms: Terms) -> Callable[[int, int], Decimal]:
     @cache
     def cost(requests: int, servers: int) -> Decimal:
-        per_day = round(Decimal(requests) * 24 / HOURS_PER_MONTH)
+        per_day = round(Decimal(requests) * 24 / terms.assumed.hours)
         usage = spec.usage.model_copy(update={"requests_per_day": per_day})
         at = _with_workers(spec, sleeps, servers).model_copy(update={"usage": usage})
         return Estimator(at, terms.assumed).totals(offer)[0].expected + terms.maintenance
@@ -309,4 +316,4 @@ def _switch(spec: DeploymentSpec, terms: Terms, hosts: Sequence[SelfHost]) -> Sw
         return Switch(share, None)
     seconds = spec.usage.output_tokens / terms.assumed.tokens_per_s
     rate = always_on_rate(float(seconds), spec.scaling.idle_timeout_s, float(terms.assumed.boot_s), float(share))
-    return Switch(share, round(rate * MONTH_S))
+    return Switch(share, round(rate * float(terms.seconds)))

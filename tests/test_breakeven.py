@@ -26,6 +26,7 @@ from serving.breakeven import (
     most_requests,
     per_million_tokens,
 )
+from serving.cost import Assumptions
 from serving.offers import Offer, Rate
 from serving.spec import DeploymentSpec
 
@@ -448,3 +449,12 @@ def test_no_money_is_a_float() -> None:
         assert isinstance(one.per_request, Decimal)
         assert isinstance(found.api_monthly(one.api, 12_345), Decimal)
         assert all(isinstance(c.monthly, Decimal) for c in one.crossings if c)
+
+
+def test_servers_kept_half_the_month_cost_half_and_break_even_at_half_the_requests() -> None:
+    half = compared(POD, terms=Terms(assumed=Assumptions(hours=Decimal(365))))
+    whole, kept = crossing(compared(POD), SONNET.name), crossing(half, SONNET.name)
+    assert whole and kept
+    assert (whole.requests, kept.requests) == (55_155, 27_577)
+    assert half.hosts[0].busy * 2 == Decimal("0.34") * 730
+    assert half.most == compared(POD).most // 2
