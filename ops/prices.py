@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from providers.base import PlatformError
 from providers.market import USER_PRICES, offline, prices
 from serving.prices import STALE_DAYS, Price, problems
 from serving.report import unit_dollars
+from serving.tables import additions, table
 
 WIDE = 120
 """Columns of a terminal from which on a price's kind, meter, terms and source have a column each."""
@@ -43,7 +43,7 @@ def add_prices(commands: Any) -> None:
 def list_prices(args: argparse.Namespace) -> int:
     """Print the prices, or check their files. Returns 1 when a check finds something."""
     if args.columns:
-        header, first = _packaged().splitlines()[:2]
+        header, first = table("prices.csv").splitlines()[:2]
         print(f"{header}\n{first}")
         return 0
     today = None if args.offline or offline() else date.today()
@@ -63,12 +63,13 @@ def list_prices(args: argparse.Namespace) -> int:
     return 0
 
 
-def _packaged() -> str:
-    return (files("serving") / "data" / "prices.csv").read_text(encoding="utf-8")
+def _packaged() -> dict[str, str]:
+    """The price files that come with this version: name -> text."""
+    return {"prices.csv": table("prices.csv"), **dict(additions("prices.csv"))}
 
 
 def _check(today: date, *, as_json: bool) -> int:
-    texts = {"prices.csv": _packaged()}
+    texts = _packaged()
     if own := os.environ.get(USER_PRICES):
         try:
             texts[own] = Path(own).read_text(encoding="utf-8")

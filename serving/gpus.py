@@ -1,8 +1,9 @@
 """The GPUs that the platforms rent: memory as the driver reports it, compute capability, bandwidth, names.
 
-`data/gpus.csv` holds one row a GPU. `memory_gib` is what CUDA calls the total, which is less than the number on
-the box; where drivers differ it is the smallest seen (`observed`), or the box's number less what the driver of a
-like card keeps (`derived`). Bandwidth and capability are NVIDIA's data sheets.
+`data/gpus.csv` holds one row a GPU; `data/names.csv` of a platform's folder, where there is one, what that platform
+calls them. `memory_gib` is what CUDA calls the total, which is less than the number on the box; where drivers differ it
+is the smallest seen (`observed`), or the box's number less what the driver of a like card keeps (`derived`). Bandwidth
+and capability are NVIDIA's data sheets.
 """
 
 from __future__ import annotations
@@ -13,10 +14,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import Literal
 
-PLATFORMS = ("runpod", "vastai", "gcp", "modal")
+from serving.tables import additions, table
+
+
+def _names() -> list[dict[str, str]]:
+    """The rows of every `names.csv`: platform, gpu, and one name that the platform has for it."""
+    return [row for _, text in additions("names.csv") for row in csv.DictReader(text.splitlines())]
+
+
+_COLUMNS = ("runpod", "vastai", "gcp", "modal")
+PLATFORMS = (*_COLUMNS, *dict.fromkeys(row["platform"] for row in _names()))
+"""The platforms that rent GPUs by name."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +122,15 @@ def gpu_on(platform: str, name: str, memory_gib: float | None = None) -> Gpu:
 
 @cache
 def _catalogue() -> dict[str, Gpu]:
-    text = (files("serving") / "data" / "gpus.csv").read_text(encoding="utf-8")
-    return {row["name"]: _gpu(row) for row in csv.DictReader(text.splitlines())}
+    brought: dict[str, dict[str, tuple[str, ...]]] = {}
+    for row in _names():
+        names = brought.setdefault(row["gpu"], {})
+        names[row["platform"]] = (*names.get(row["platform"], ()), row["name"])
+    rows = csv.DictReader(table("gpus.csv").splitlines())
+    return {row["name"]: _gpu(row, brought.get(row["name"], {})) for row in rows}
 
 
-def _gpu(row: dict[str, str]) -> Gpu:
+def _gpu(row: dict[str, str], brought: Mapping[str, tuple[str, ...]]) -> Gpu:
     major, minor = row["compute_capability"].split(".")
     return Gpu(
         name=row["name"],
@@ -124,7 +138,7 @@ def _gpu(row: dict[str, str]) -> Gpu:
         memory_basis="observed" if row["memory_basis"] == "observed" else "derived",
         compute_capability=(int(major), int(minor)),
         bandwidth_gb_s=float(row["bandwidth_gb_s"]),
-        platform_names={p: tuple(row[p].split("|")) for p in PLATFORMS if row[p]},
+        platform_names={p: tuple(row[p].split("|")) for p in _COLUMNS if row[p]} | dict(brought),
         aliases=tuple(a for a in row["aliases"].split("|") if a),
     )
 

@@ -21,17 +21,16 @@ What a word of `placement.regions` means, in any case of letters:
 
 from __future__ import annotations
 
-import csv
 import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
-from importlib.resources import files
 
 from serving.offers import Offer
 from serving.spec import Problem
+from serving.tables import rows as rows_of
 
 KEY = "vllm-anywhere:placement.regions"
 
@@ -102,6 +101,11 @@ class Residence:
     where: str
     evidence: str
     why_not: str
+
+
+def title(platform: str) -> str:
+    """A platform's name for people."""
+    return _TITLES.get(platform, platform)
 
 
 def all_places(platform: str = "") -> tuple[Place, ...]:
@@ -237,8 +241,7 @@ class _Spot:
 
 @cache
 def _table() -> tuple[dict[str, str], ...]:
-    text = (files("serving") / "data" / "places.csv").read_text(encoding="utf-8")
-    return tuple(csv.DictReader(text.splitlines()))
+    return tuple(rows_of("places.csv"))
 
 
 @cache
@@ -376,21 +379,21 @@ def _listed(places: Sequence[_Spot], most: int = 8) -> str:
 
 def _unplaced(platform: str, region: str, wanted: tuple[str, ...], placed: bool) -> tuple[str, str]:
     """Where an offer is whose place is not known, and why that is refused."""
-    title = _TITLES.get(platform, platform)
+    name = title(platform)
     if region:
-        return region, f"no source says in which country {title}'s {region} is"
+        return region, f"no source says in which country {name}'s {region} is"
     if platform in _ANYWHERE:
-        return f"anywhere on {title}", f"{title} pins nothing without a region; with one it has its own price"
+        return f"anywhere on {name}", f"{name} pins nothing without a region; with one it has its own price"
     if not placed:
-        return "not known", f"{title} does not say in which country the host is"
+        return "not known", f"{name} does not say in which country the host is"
     if wanted:
-        return f"anywhere on {title}", f"{title} has no place that {KEY} names ({', '.join(wanted)})"
-    return f"anywhere on {title}", f"nothing pins it to a place; set {KEY} to [eu]"
+        return f"anywhere on {name}", f"{name} has no place that {KEY} names ({', '.join(wanted)})"
+    return f"anywhere on {name}", f"nothing pins it to a place; set {KEY} to [eu]"
 
 
 def _evidence(platform: str, tier: str, given: str, places: Sequence[_Spot]) -> str:
     """What vouches for a place: the offer's own evidence, or what the platform publishes."""
-    said = _VOUCHED.get(platform, "") if tier == "secure" else f"{_TITLES.get(platform, platform)} says so of the host"
+    said = _VOUCHED.get(platform, "") if tier == "secure" else f"{title(platform)} says so of the host"
     sources = ", ".join(dict.fromkeys(spot.url for spot in places if spot.url))
     evidence = given or (f"{said} ({sources})" if said and sources else said)
     return f"{evidence}; {_MODAL_ROUTES}" if platform == "modal" else evidence

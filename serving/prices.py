@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from functools import cache
-from importlib.resources import files
 from typing import Literal, cast, get_args
 
 from serving.gpus import PLATFORMS, UnknownGpu, gpu
 from serving.offers import Bills, Kind, Tier, Unit
+from serving.tables import additions, table
 
 STALE_DAYS = 60
 """A price older than this many days is shown with a warning."""
@@ -100,8 +100,8 @@ class Price:
 def snapshot() -> tuple[Price, ...]:
     """The prices that this version of the package came with."""
     name = "prices.csv"
-    text = (files("serving") / "data" / name).read_text(encoding="utf-8")
-    return parse_prices(text, "snapshot", name)
+    texts = ((name, table(name)), *additions(name))
+    return tuple(price for file, text in texts for price in parse_prices(text, "snapshot", file))
 
 
 def parse_prices(text: str, source: Literal["snapshot", "user"], name: str) -> tuple[Price, ...]:

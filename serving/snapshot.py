@@ -7,12 +7,10 @@ without a price makes an offer with an unknown price, never a free one.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from importlib.resources import files
 from typing import cast
 
 from serving.cost import BASED_ON_USE
@@ -20,6 +18,7 @@ from serving.gpus import all_gpus
 from serving.offers import Bills, Kind, Offer, Rate, Tier
 from serving.prices import Price
 from serving.spec import HOURS_PER_MONTH
+from serving.tables import rows
 
 COUNTRIES = {
     "europe-central2": ("PL", "Poland"),
@@ -81,8 +80,7 @@ class Machine:
 @cache
 def machines() -> tuple[Machine, ...]:
     """What the platforms sell, in the file's order; a row that means every GPU is one machine a name."""
-    text = (files("serving") / "data" / "machines.csv").read_text(encoding="utf-8")
-    return tuple(one for row in csv.DictReader(text.splitlines()) for one in _machines(row))
+    return tuple(one for row in rows("machines.csv") for one in _machines(row))
 
 
 def snapshot_offers(prices: Iterable[Price], platform: str = "", gpu_count: int = 1) -> tuple[Offer, ...]:
