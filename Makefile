@@ -13,7 +13,7 @@ USED := $(wildcard .state/backend stacks/Pulumi.local.yaml)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up down test test-all check clean pin python tools
+.PHONY: help setup up down test test-all check docs clean pin python tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,11 @@ check: tools ## lint, format, types, arrows and the quick tests
 	@$(BIN)/python tools/steps.py "Checking types" $(BIN)/pyright
 	@$(BIN)/python tools/steps.py "Checking which package imports which" $(BIN)/lint-imports
 	@$(BIN)/python -m pytest -m "not engine and not live and not slow"
+
+docs: tools ## the pages of docs/ as a site: build/docs/index.html
+	@$(BIN)/python -m tools.pages
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs build/docs
+	@echo "$(CURDIR)/build/docs/index.html"
 
 clean: python ## remove what was set up here; refuses while a stack still owns something
 	@$(PYTHON) tools/clean.py
