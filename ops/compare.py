@@ -68,7 +68,7 @@ def compare(args: argparse.Namespace) -> int:
     without_asking = args.offline or offline()
     try:
         model = model_shape(spec.model)
-        offers, notes = _offers(spec, without_asking=without_asking)
+        offers, notes = market_offers(spec, without_asking=without_asking)
     except (SpecError, PlatformError) as error:
         raise OpsError(str(error)) from None
     platforms = sorted({offer.platform for offer in offers})
@@ -76,17 +76,17 @@ def compare(args: argparse.Namespace) -> int:
         raise OpsError(f"nothing is known of a platform {args.platform}; there are {', '.join(platforms)}")
     chosen = _chosen(rank(spec, model, offers), args)
     if not without_asking:
-        notes += _age_notes(chosen, date.today())
+        notes += age_of_prices(chosen, date.today())
     if args.json:
-        show_json({"spec": _about(spec), "notes": notes, "offers": [_facts(spec, c) for c in chosen]})
+        show_json({"spec": _about(spec), "notes": notes, "offers": [offer_facts(spec, c) for c in chosen]})
     elif args.csv:
-        _write_csv([_facts(spec, c) for c in chosen])
+        _write_csv([offer_facts(spec, c) for c in chosen])
     else:
         show([*_tables(spec, chosen), "\n".join([_legend(spec), *notes])])
     return 0 if any(c.ok for c in chosen) else 1
 
 
-def _offers(spec: DeploymentSpec, *, without_asking: bool) -> tuple[list[Offer], list[str]]:
+def market_offers(spec: DeploymentSpec, *, without_asking: bool) -> tuple[list[Offer], list[str]]:
     """What every platform offers: live where it answers in time, else by the dated prices."""
     markets: dict[str, Market] = {} if without_asking else ask(live_prices(), spec)
     offers = [offer for market in markets.values() for offer in market.offers]
@@ -95,7 +95,7 @@ def _offers(spec: DeploymentSpec, *, without_asking: bool) -> tuple[list[Offer],
     return [*offers, *rest], notes
 
 
-def _age_notes(chosen: Sequence[Candidate], today: date) -> list[str]:
+def age_of_prices(chosen: Sequence[Candidate], today: date) -> list[str]:
     """What is old among the prices of what can be taken."""
     taken: dict[str, list[Offer]] = {}
     for candidate in chosen:
@@ -123,8 +123,8 @@ def _tables(spec: DeploymentSpec, chosen: Sequence[Candidate]) -> list[Table]:
         if candidate.ok:
             fitting.add_row(*_figures(candidate), _about_offer(spec, candidate))
     others = _table("platform", "GPU", "why not")
-    for alike in _misfits(chosen).values():
-        others.add_row(*_figures(alike[0])[:2], _why_not(alike))
+    for alike in misfits(chosen).values():
+        others.add_row(*_figures(alike[0])[:2], why_not(alike))
     return [table for table in (fitting, others) if table.row_count]
 
 
@@ -162,7 +162,7 @@ def _about_offer(spec: DeploymentSpec, candidate: Candidate) -> str:
     return "; ".join((*texts, _price_date(offer)))
 
 
-def _misfits(chosen: Iterable[Candidate]) -> dict[tuple[object, ...], list[Candidate]]:
+def misfits(chosen: Iterable[Candidate]) -> dict[tuple[object, ...], list[Candidate]]:
     """What can't be taken, by what it has in common: platform, GPU and reasons."""
     alike: dict[tuple[object, ...], list[Candidate]] = {}
     for candidate in chosen:
@@ -186,7 +186,7 @@ def _short_reasons(candidate: Candidate) -> str:
     )
 
 
-def _why_not(alike: Sequence[Candidate]) -> str:
+def why_not(alike: Sequence[Candidate]) -> str:
     first = alike[0]
     if len(alike) == 1:
         return f"{offer_terms(first.offer)}: {_short_reasons(first)}"
@@ -216,7 +216,7 @@ def _about(spec: DeploymentSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", include={"model", "engine", "hardware", "placement", "scaling", "usage"})
 
 
-def _facts(spec: DeploymentSpec, candidate: Candidate) -> dict[str, Any]:
+def offer_facts(spec: DeploymentSpec, candidate: Candidate) -> dict[str, Any]:
     offer, fit = candidate.offer, candidate.fit
     place = residence(offer, spec.placement.regions)
     return {

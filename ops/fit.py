@@ -54,13 +54,13 @@ def fit(args: argparse.Namespace) -> int:
     spec = asked_spec(args)
     try:
         shape = model_shape(spec.model)
-        cards = _cards(args.gpus, spec)
+        cards = asked_cards(args.gpus, spec)
     except (SpecError, UnknownGpu) as error:
         raise OpsError(str(error)) from None
     platform = spec.provider if spec.provider in PLATFORMS else ""
     verdicts = [preflight(spec, shape, card, Host(platform)) for card in cards]
     if args.json:
-        gpus = [_facts(found, platform) for found in verdicts]
+        gpus = [fit_facts(found, platform) for found in verdicts]
         show_json({"model": shape.name, "max_len": spec.model.max_len, "gpus": gpus})
     elif len(verdicts) <= FEW:
         show([part for found in verdicts for part in _in_full(found)])
@@ -69,7 +69,7 @@ def fit(args: argparse.Namespace) -> int:
     return 0 if any(found.ok for found in verdicts) else 1
 
 
-def _cards(names: Sequence[str], spec: DeploymentSpec) -> list[Gpu]:
+def asked_cards(names: Sequence[str], spec: DeploymentSpec) -> list[Gpu]:
     if names:
         return list(dict.fromkeys(card for name in names for card in find_gpus(name)))
     if wanted := wanted_gpus(spec):
@@ -204,7 +204,7 @@ def _legend(spec: DeploymentSpec) -> str:
     )
 
 
-def _facts(found: Preflight, platform: str) -> dict[str, Any]:
+def fit_facts(found: Preflight, platform: str) -> dict[str, Any]:
     fit_, m = found.fit, found.fit.memory
     return {
         "gpu": fit_.gpu.name,
