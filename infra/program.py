@@ -125,7 +125,8 @@ def _may_sleep(plan: Plan) -> bool:
 
 def _api_key(plan: Plan) -> Declaration:
     own = pulumi.Config(NAMESPACE).get_secret("own_api_key")
-    inputs = {"rotation": plan.spec.api_key.rotation, **({"own": own} if own else {})}
+    asked = plan.spec.api_key
+    inputs = {"rotation": asked.rotation, "keepPrevious": asked.keep_previous, **({"own": own} if own else {})}
     return Declaration(KEY.resource, f"{NAMESPACE}:index:ApiKey", inputs)
 
 

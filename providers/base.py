@@ -140,6 +140,9 @@ class Declared:
 KEY = Ref("api-key", "value")
 """The API key that every deployment has; adapters put it among a server's inputs."""
 
+PREVIOUS_KEY = Ref("api-key", "previous")
+"""The key before it, which servers take too; the same one where none counts beside it."""
+
 
 @dataclass(frozen=True)
 class ConfigSecret:

@@ -255,6 +255,10 @@ class ApiKeySpec(Part):
     rotation: str = Field(
         default="1", max_length=64, description="Any text. Change it, and the next `up` makes a new key."
     )
+    keep_previous: bool = Field(
+        default=True,
+        description="The key before the last rotation is taken too, so that clients can change over; `false` ends it.",
+    )
 
 
 class ReadySpec(Part):

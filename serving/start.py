@@ -5,20 +5,16 @@ from __future__ import annotations
 import base64
 import gzip
 import shlex
-from importlib.resources import files
 from typing import TypeVar
 
 from serving import NAMESPACE
+from serving.guard import API_KEY, GUARD_MODULE, PREVIOUS_KEY, guard_source
 from serving.spec import DeploymentSpec, Problem, SpecError
 from serving.vllm import serve_args
 
-API_KEY = "VLLM_API_KEY"
-"""Environment variable of the key. vLLM takes its value as one key: it knows no list here."""
-PREVIOUS_KEY = "ANYWHERE_PREVIOUS_KEY"
-"""Environment variable of a key that counts too, for a change of keys without an outage.
-vLLM warns of names that begin as its own do; the two below are gone before it starts."""
 TLS_KEY = "VLLM_ANYWHERE_TLS_KEY"
 TLS_CERT = "VLLM_ANYWHERE_TLS_CERT"
+"""vLLM warns of names that begin as its own do; these two are gone before it starts."""
 HF_TOKEN = "HF_TOKEN"
 
 _KEY = f"{NAMESPACE}:engine.extra_args"
@@ -35,7 +31,7 @@ set -eu
 mask=$(umask)
 umask 077
 dir=$(mktemp -d)
-cat >"$dir/vllm_anywhere_guard.py" <<'END_OF_GUARD'
+cat >"$dir/{GUARD_MODULE}.py" <<'END_OF_GUARD'
 """
 
 # %b takes both real line breaks and \n written out: some platforms pass environment values on one line only.
@@ -68,12 +64,11 @@ def start_script(spec: DeploymentSpec, *, half: bool, port: int, tls: bool) -> s
         SpecError: an extra argument would open another door than the guarded one.
     """
     _refuse(spec)
-    guard = files("serving").joinpath("data/guard.py").read_text(encoding="utf-8")
     # Ours come last: of a repeated argument vLLM takes the last, and the middleware that comes last is the outermost.
-    ours = f"--host 0.0.0.0 --port {port} --middleware vllm_anywhere_guard.Guard"
+    ours = f"--host 0.0.0.0 --port {port} --middleware {GUARD_MODULE}.Guard"
     secure = ' --ssl-keyfile "$dir/tls.key" --ssl-certfile "$dir/tls.pem"' if tls else ""
     return (
-        f"{_OPENING}{guard}END_OF_GUARD\n{_TLS if tls else ''}{_CLOSING}"
+        f"{_OPENING}{guard_source()}END_OF_GUARD\n{_TLS if tls else ''}{_CLOSING}"
         f"exec vllm serve {shlex.join(serve_args(spec, half=half))} {ours}{secure}\n"
     )
 

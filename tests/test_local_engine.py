@@ -143,10 +143,11 @@ def test_replacement_keeps_the_old_server_until_the_new_one_answers(project: Pro
     assert len(project.servers()) == 1
 
 
-def test_a_rotated_key_replaces_the_old_one(project: Project) -> None:
+def test_a_rotation_without_grace_ends_the_old_key(project: Project) -> None:
     project.up()
     before = project.outputs()
     project.config("api_key.rotation", "2")
+    project.config("api_key.keep_previous", "false")
     project.up()
     after = project.outputs()
     assert after["api_key"] != before["api_key"]

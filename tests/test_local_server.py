@@ -65,6 +65,7 @@ def inputs(*args: str, timeout_s: int = 60) -> ServerInputs:
         context_tokens=128,
         args=["m", *args],
         api_key=SecretStr("sk-test"),
+        previous_key=SecretStr("sk-test"),
         label=LABEL,
         timeout_s=timeout_s,
     )
@@ -101,7 +102,8 @@ def test_what_an_interrupted_create_left_is_adopted_when_it_is_the_same(machine:
 
 
 def test_a_server_whose_starter_goes_before_it_is_ready_goes_too(machine: LocalMachine) -> None:
-    started = machine.start(LABEL, inputs().model_dump(exclude={"label", "generation", "api_key", "status"}), "sk-test")
+    want = inputs().model_dump(exclude={"label", "generation", "api_key", "previous_key", "status"})
+    started = machine.start(LABEL, want, "sk-test")
     started.drop()
     deadline = time.monotonic() + 30
     while machine.is_running(LABEL) and time.monotonic() < deadline:
@@ -130,7 +132,7 @@ def test_an_imported_server_has_the_inputs_it_was_started_with(machine: LocalMac
 def test_nobody_else_can_read_the_key(machine: LocalMachine) -> None:
     Server().create(context(), inputs())
     folder = machine.folder(LABEL)
-    assert stat.S_IMODE((folder / "key").stat().st_mode) == 0o600
+    assert stat.S_IMODE((folder / "keys").stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert "sk-test" not in (folder / "want.json").read_text()
 

@@ -66,7 +66,7 @@ def test_a_stack_that_only_switches_provider_is_valid() -> None:
 
 def test_what_is_declared_is_what_the_resource_takes() -> None:
     inputs = server(asked(frozenset({"hf_token"}), hardware={"gpus": ["H100"]}, scaling={"min": 0, "max": 3}))
-    filled = {**inputs, "volume": "v", "apiKey": "k", "hfToken": "t", "label": "a/b/c/1"}
+    filled = {**inputs, "volume": "v", "apiKey": "k", "previousKey": "k", "hfToken": "t", "label": "a/b/c/1"}
     App().check(AppInputs.model_validate(filled).model_dump())
     assert AppInputs.model_validate(filled).max_containers == 3
 

@@ -16,7 +16,7 @@ from providers.base import Interrupted, NotReady
 from providers.native import Context
 from providers.shared import endpoint as endpoint_module
 from providers.shared.endpoint import Answer, Endpoint, NotYet
-from providers.shared.resources import ApiKey, ApiKeyInputs, Ready, ReadyInputs
+from providers.shared.resources import ApiKey, ApiKeyInputs, ApiKeyOutputs, Ready, ReadyInputs
 
 MODELS = {"data": [{"id": "qwen3-4b", "aliases": ["other"]}]}
 
@@ -156,6 +156,52 @@ def test_every_key_is_new_unless_you_bring_your_own() -> None:
     own = ApiKey().create(None, ApiKeyInputs(own=SecretStr("mine"))).outputs  # pyright: ignore
     assert own.value.get_secret_value() == "mine"
     assert "mine" not in repr(own)
+
+
+def rotated(*changes: dict[str, Any]) -> list[tuple[str, str]]:
+    """The key and the one before it after each change of the key's inputs."""
+    inputs, key = ApiKeyInputs(), ApiKey()
+    made = key.create(None, inputs)  # pyright: ignore
+    told = [made.outputs]
+    for change in changes:
+        new = inputs.model_copy(update=change)
+        told.append(key.update(None, "api-key", told[-1], inputs, new).outputs)  # pyright: ignore
+        inputs = new
+    return [(one.value.get_secret_value(), one.previous.get_secret_value()) for one in told]
+
+
+def test_the_key_before_counts_until_the_next_rotation() -> None:
+    (first, same), (second, before), (third, last) = rotated({"rotation": "2"}, {"rotation": "3"})
+    assert same == first and before == first and last == second
+    assert len({first, second, third}) == 3
+
+
+def test_the_grace_ends_when_it_is_told_to_and_the_key_stays() -> None:
+    _, (second, _), (kept, last), (again, none) = rotated(
+        {"rotation": "2"}, {"keep_previous": False}, {"keep_previous": True}
+    )
+    assert kept == again == second == last == none
+
+
+def test_a_rotation_without_grace_ends_the_old_key_at_once() -> None:
+    (first, _), (second, previous) = rotated({"rotation": "2", "keep_previous": False})
+    assert previous == second != first
+
+
+def test_a_key_of_your_own_comes_and_goes_with_grace() -> None:
+    (first, _), (own, before), (still, after), (random, last) = rotated(
+        {"own": SecretStr("mine")}, {"rotation": "2"}, {"own": None}
+    )
+    assert (own, before) == (still, after) == ("mine", first)
+    assert random != "mine" and last == "mine"
+
+
+def test_a_key_that_state_has_from_before_there_were_two_gets_its_grace() -> None:
+    old = ApiKeyOutputs(rotation="1", value=SecretStr("sk-1"))
+    update = ApiKey().update
+    same = update(None, "api-key", old, ApiKeyInputs(), ApiKeyInputs()).outputs  # pyright: ignore
+    new = update(None, "api-key", old, ApiKeyInputs(), ApiKeyInputs(rotation="2")).outputs  # pyright: ignore
+    assert same.previous == same.value == new.previous == SecretStr("sk-1")
 
 
 def test_keep_alives_and_event_names_are_no_data() -> None:

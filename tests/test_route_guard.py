@@ -270,6 +270,51 @@ def test_an_empty_previous_key_opens_nothing(monkeypatch: pytest.MonkeyPatch) ->
     assert not guard_module().Guard(Inner()).knows([(b"authorization", b"Bearer ")])
 
 
+def test_keys_change_while_the_server_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    monkeypatch.setenv("VLLM_API_KEY", "sk-1")
+    monkeypatch.setenv("ANYWHERE_KEYS", str(file))
+    guard = guard_module().Guard(Inner())
+
+    def known() -> set[str]:
+        return {key for key in ("sk-1", "sk-2", "sk-3") if guard.knows([(b"authorization", f"Bearer {key}".encode())])}
+
+    def written(text: str | bytes) -> set[str]:
+        new = file.with_suffix(".new")
+        new.write_bytes(text if isinstance(text, bytes) else text.encode())
+        new.replace(file)
+        return known()
+
+    assert known() == {"sk-1"}
+    assert written("HF_TOKEN=hf=1\nVLLM_API_KEY=sk-2\nANYWHERE_PREVIOUS_KEY=sk-1\n") == {"sk-1", "sk-2"}
+    assert written("VLLM_API_KEY=sk-3\nANYWHERE_PREVIOUS_KEY=sk-2\n") == {"sk-2", "sk-3"}
+    assert written("VLLM_API_KEY=sk-3\nANYWHERE_PREVIOUS_KEY=sk-3\n") == {"sk-3"}
+    for broken in ("", "VLLM_API_KEY=\n", "nothing", b"\xff\xfe"):
+        assert written(broken) == {"sk-3"}
+    file.unlink()
+    assert known() == {"sk-3"}
+
+
+def test_what_was_rotated_while_the_model_loaded_counts_from_the_first_request(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").write_text("VLLM_API_KEY=sk-2\n")
+    monkeypatch.setenv("VLLM_API_KEY", "sk-1")
+    monkeypatch.setenv("ANYWHERE_KEYS", str(tmp_path / "keys"))
+    guard = guard_module().Guard(Inner())
+    assert guard.knows([(b"authorization", b"Bearer sk-2")])
+    assert not guard.knows([(b"authorization", b"Bearer sk-1")])
+
+
+def test_vllm_sees_the_key_that_it_was_started_with_whatever_counts_now(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").write_text(f"VLLM_API_KEY=sk-2\nANYWHERE_PREVIOUS_KEY={KEY}\n")
+    monkeypatch.setenv("ANYWHERE_KEYS", str(tmp_path / "keys"))
+    inner, _ = call(monkeypatch, {**HTTP, "headers": [(b"authorization", b"Bearer sk-2")]})
+    assert inner.scopes[0]["headers"] == [(b"authorization", f"Bearer {KEY}".encode())]
+
+
 @given(st.binary(max_size=40))
 def test_no_other_token_is_the_key(token: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.base import KEY, Ask, Declaration, Declared, Reason, Ref
+from providers.base import KEY, PREVIOUS_KEY, Ask, Declaration, Declared, Reason, Ref
 from providers.market import Market, dated
 from providers.runpod.adapter import ADAPTER
 from providers.runpod.choices import RunPodOptions
@@ -55,8 +55,10 @@ def priced(gpu: str, price: str, tier: Any = "secure", **changes: Any) -> Offer:
 
 def test_the_default_spec_is_one_pod_in_the_eu_on_the_cheapest_gpu_that_fits() -> None:
     plan = declared(ask())
-    secret, pod = plan.resources
-    assert (secret.type, secret.inputs) == ("vllm-anywhere:runpod:Secret", {"value": KEY})
+    *stored, pod = plan.resources
+    assert [(one.type, one.inputs) for one in stored] == [
+        ("vllm-anywhere:runpod:Secret", {"value": key}) for key in (KEY, PREVIOUS_KEY)
+    ]
     assert pod.type == "vllm-anywhere:runpod:Pod"
     inputs = pod.inputs
     assert (inputs["prefer"], inputs["clouds"], inputs["gpuCount"]) == ("cheapest", ["SECURE"], 1)
@@ -72,7 +74,8 @@ def test_the_default_spec_is_one_pod_in_the_eu_on_the_cheapest_gpu_that_fits() -
 
 def test_what_is_declared_is_what_the_resource_takes() -> None:
     inputs = server(ask({"max_hourly_usd": 0.5}, hardware={"gpus": GPUS})).inputs
-    parsed = PodInputs.model_validate({**inputs, "apiKey": "sk-1", "keyReference": "{{ RUNPOD_SECRET_x }}"})
+    filled = {"apiKey": "sk-1", "keyReference": "{{ RUNPOD_SECRET_x }}", "previousReference": "sk-0"}
+    parsed = PodInputs.model_validate({**inputs, **filled})
     assert parsed.gpus == ["NVIDIA RTX 4000 Ada Generation", "NVIDIA RTX A4000", "NVIDIA L4"]
     assert (parsed.prefer, parsed.max_hourly_usd) == ("listed", "0.5000")
     assert "exec vllm serve Qwen/Qwen3-4B-Instruct-2507" in parsed.script

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from test_lifecycle_invariants import LABEL, Invariants, context
 
 from providers.base import Interrupted, NoCapacity, PlatformError
-from providers.native import Context, Created
+from providers.native import UNKNOWN, Context, Created
 from providers.runpod import answers, pod_terms
 from providers.runpod.answers import exec_form
 from providers.runpod.client import RunPod
@@ -419,6 +419,24 @@ def test_an_update_changes_in_place_only_what_differs_and_keeps_what_runpod_put_
         "env": {"RUNPOD_POD_ID": made.id, "VLLM_API_KEY": "sk-other"},
     }
     assert updated.outputs.run != made.outputs.run
+
+
+def test_only_other_keys_than_the_pod_has_need_another_pod() -> None:
+    account = Account()
+    reference, before = SecretStr("{{ RUNPOD_SECRET_va_2 }}"), SecretStr("{{ RUNPOD_SECRET_va_1 }}")
+    made = up(account, pod_inputs(key_reference=reference, previous_reference=before))
+    (body,) = account.bodies("POST")
+    assert body["env"]["ANYWHERE_PREVIOUS_KEY"] == before.get_secret_value()
+    outputs = made.outputs.model_dump() | {"keys": made.outputs.keys.get_secret_value()}
+    asked = frozenset({"api_key", "key_reference", "previous_reference"})
+    known = {"api_key": "sk-2", "key_reference": reference.get_secret_value()}
+    resource = PodResource()
+    assert resource.satisfied(asked, {**known, "previous_reference": before.get_secret_value()}, outputs) == asked
+    assert resource.satisfied(asked, {**known, "previous_reference": "{{ RUNPOD_SECRET_va_2 }}"}, outputs) == frozenset()
+    assert resource.satisfied(asked, {**known, "previous_reference": UNKNOWN}, outputs) == frozenset()
+    imported = resource.read_in(account.cloud, made.id, None, None)
+    assert imported is not None and imported.inputs.previous_reference == before
+    assert reference.get_secret_value() not in repr(made.outputs)
 
 
 def test_an_update_that_changes_nothing_there_sends_nothing_and_does_not_restart() -> None:

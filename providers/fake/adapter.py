@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from decimal import Decimal
 
-from providers.base import KEY, Ask, Declaration, Declared, Reason, Ref
+from providers.base import KEY, PREVIOUS_KEY, Ask, Declaration, Declared, Reason, Ref
 from serving.offers import Offer, Rate
 from serving.spec import Part
 
@@ -32,7 +32,9 @@ class FakeAdapter:
     def resources(self, ask: Ask, offer: Offer) -> Declared:
         model = ask.spec.model.served_name
         instance = Declaration(
-            "server", "vllm-anywhere:fake:Instance", {"gpu": offer.gpu, "model": model, "apiKey": KEY}
+            "server",
+            "vllm-anywhere:fake:Instance",
+            {"gpu": offer.gpu, "model": model, "apiKey": KEY, "previousKey": PREVIOUS_KEY},
         )
         return Declared(
             resources=(instance,),
@@ -41,6 +43,7 @@ class FakeAdapter:
             run=Ref("server", "label"),
             model=model,
             hardware=f"1x {offer.gpu}",
+            each=("server",),
             notes=("This cloud does not exist: nothing is rented, and nothing answers after `up`.",),
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -151,14 +151,14 @@ def log_tail(server_id: str, lines: int) -> list[str]:
     return [f"fake vLLM {DEFAULT_VLLM_VERSION} on {server_id}"][:lines]
 
 
-def serve(model: str, key: str) -> int:
-    """Answer for `model` from this process, and return the port on 127.0.0.1."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(model, key))
+def serve(model: str, keys: Collection[str]) -> int:
+    """Answer for `model` from this process to whoever has one of the keys, and return the port on 127.0.0.1."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(model, keys))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server.server_address[1]
 
 
-def _handler(model: str, key: str) -> type[BaseHTTPRequestHandler]:
+def _handler(model: str, keys: Collection[str]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self._send("application/json", json.dumps({"data": [{"id": model}]}))
@@ -169,7 +169,7 @@ def _handler(model: str, key: str) -> type[BaseHTTPRequestHandler]:
             self._send("text/event-stream", f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n")
 
         def _send(self, kind: str, text: str) -> None:
-            allowed = self.headers.get("Authorization") == f"Bearer {key}"
+            allowed = (self.headers.get("Authorization") or "").removeprefix("Bearer ") in keys
             self.send_response(200 if allowed else 401)
             self.send_header("Content-Type", kind)
             self.end_headers()

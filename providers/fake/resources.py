@@ -17,6 +17,7 @@ class InstanceInputs(Labelled):
     gpu: str = Field(description="GPU.")
     model: str = Field(description="Served model name.")
     api_key: SecretStr = Field(description="The key that requests must carry.")
+    previous_key: SecretStr = Field(default=SecretStr(""), description="A key that counts too; empty for none.")
     status: str = Field(default="running", description="Leave it: refresh says `stopped` here, and `up` replaces it.")
 
 
@@ -36,7 +37,7 @@ class FakeInstance(NativeResource[InstanceInputs, InstanceOutputs]):
     doc: ClassVar[str] = "An instance of a cloud that exists only for tests."
     inputs = InstanceInputs
     outputs = InstanceOutputs
-    replace_on: ClassVar[frozenset[str]] = frozenset({"gpu", "model", "api_key", "status"})
+    replace_on: ClassVar[frozenset[str]] = frozenset({"gpu", "model", "api_key", "previous_key", "status"})
 
     def create(self, context: Context, inputs: InstanceInputs) -> Created[InstanceOutputs]:
         return self.create_in(cloud(), context, inputs)
@@ -55,7 +56,8 @@ class FakeInstance(NativeResource[InstanceInputs, InstanceOutputs]):
             destroy=where.destroy,
             same=same,
         )
-        port = serve(inputs.model, inputs.api_key.get_secret_value())
+        keys = {key.get_secret_value() for key in (inputs.api_key, inputs.previous_key)}
+        port = serve(inputs.model, keys - {""})
         return Created(made.id, _outputs(made, f"http://127.0.0.1:{port}/v1"))
 
     def read(

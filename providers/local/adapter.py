@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic.alias_generators import to_camel
 
-from providers.base import KEY, Ask, Declaration, Declared, Reason, Ref
+from providers.base import KEY, PREVIOUS_KEY, Ask, Declaration, Declared, Reason, Ref
 from providers.local.pricing import Machine
 from serving.offers import Offer, no_charge
 from serving.spec import DeploymentSpec, Part
@@ -109,6 +109,7 @@ def _server(ask: Ask, **inputs: object) -> Declaration:
         "servedName": ask.spec.model.served_name,
         "port": _options(ask).port,
         "apiKey": KEY,
+        "previousKey": PREVIOUS_KEY,
         "timeoutS": ask.spec.ready.timeout_s,
     }
     return Declaration(

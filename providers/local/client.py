@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 
 from providers.base import PlatformError
+from providers.local import keys
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,14 +83,14 @@ class LocalMachine:
         """Every label with a record, running or not."""
         return sorted(str(want.parent.relative_to(self._folder)) for want in self._folder.glob("*/*/*/*/want.json"))
 
-    def start(self, label: str, want: Mapping[str, Any], key: str) -> Starting:
+    def start(self, label: str, want: Mapping[str, Any], key: str, previous_key: str = "") -> Starting:
         """Start a server for `want`. What an earlier run of the label wrote is overwritten, its log excepted."""
         folder = self.folder(label)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         last = self.last_run(label)
         (folder / "run.json").unlink(missing_ok=True)
         _write_private(folder / "want.json", json.dumps({**want, "last_port": last.port if last else 0}))
-        _write_private(folder / "key", key)
+        self.write_keys(label, key, previous_key)
         held, leash = os.pipe()
         try:
             with (folder / "server.log").open("ab") as log:
@@ -107,13 +108,18 @@ class LocalMachine:
             os.close(held)
         return Starting(process, leash)
 
+    def write_keys(self, label: str, key: str, previous_key: str = "") -> None:
+        """Keep the keys that the label's server takes; vLLM's guard takes new ones from there while it serves."""
+        _write_private(self.folder(label) / keys.FILE, keys.keys_text(key, previous_key))
+
     def want(self, label: str) -> dict[str, Any] | None:
-        """What the label was started for, with its key under `api_key`; None when there is no such label."""
+        """What the label was started for, with `api_key` and `previous_key`; None when there is no such label."""
         folder = self.folder(label)
         try:
             want = json.loads((folder / "want.json").read_text())
             del want["last_port"]
-            return {**want, "api_key": (folder / "key").read_text()}
+            key, previous = keys.read_keys(folder)
+            return {**want, "api_key": key, "previous_key": previous}
         except FileNotFoundError:
             return None
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.05
 _QUIET_S = 1.0
 _DRAIN_S = 15.0
+_KEYS = ("api_key", "previous_key")
 
 
 class ServerInputs(Labelled):
@@ -32,6 +33,7 @@ class ServerInputs(Labelled):
     args: list[str] = Field(default=[], description="Arguments of `vllm serve`, for vLLM.")
     port: int = Field(default=0, description="Port on 127.0.0.1; 0 for any free one.")
     api_key: SecretStr = Field(description="The key that requests must carry.")
+    previous_key: SecretStr = Field(default=SecretStr(""), description="A key that counts too; empty for none.")
     timeout_s: int = Field(default=900, description="Seconds until it must be healthy.")
     status: str = Field(
         default="running", description="Leave it: refresh says `stopped` here, and `up` starts it again."
@@ -68,6 +70,7 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
             "args",
             "port",
             "api_key",
+            "previous_key",
         }
     )
 
@@ -79,6 +82,10 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
             failures.append(Failure("port", "0 (any free port) to 65535"))
         return failures
 
+    def satisfied(self, changed: frozenset[str], new: Mapping[str, Any], outputs: Mapping[str, Any]) -> frozenset[str]:
+        # vLLM's guard takes new keys while it serves; llama.cpp knows those that it was started with.
+        return changed & frozenset(_KEYS) if new.get("engine") == "vllm" else frozenset()
+
     def delete_before_replace(self, old: ServerInputs, new: Mapping[str, Any]) -> bool:
         # A port that the user has fixed can't be listened on twice.
         return bool(old.port) and old.port == new.get("port")
@@ -86,7 +93,7 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
     def create(self, context: Context, inputs: ServerInputs) -> Created[ServerOutputs]:
         machine = _machine()
         if machine.is_running(inputs.label):
-            if machine.want(inputs.label) == {**_want(inputs), "api_key": inputs.api_key.get_secret_value()}:
+            if machine.want(inputs.label) == {**_want(inputs), **_keys(inputs)}:
                 return self._until_healthy(machine, context, inputs)
             machine.stop(inputs.label, context.wait)
         return self._start(machine, context, inputs)
@@ -108,6 +115,7 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
     ) -> Created[ServerOutputs]:
         machine = _machine()
         if machine.is_running(id):
+            machine.write_keys(id, *_keys(new).values())
             return self._until_healthy(machine, context, new)
         return self._start(machine, context, new)
 
@@ -120,7 +128,7 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
         machine.forget(id)
 
     def _start(self, machine: LocalMachine, context: Context, inputs: ServerInputs) -> Created[ServerOutputs]:
-        started = machine.start(inputs.label, _want(inputs), inputs.api_key.get_secret_value())
+        started = machine.start(inputs.label, _want(inputs), *_keys(inputs).values())
         begun = context.clock()
         shown = 0
         try:
@@ -193,7 +201,12 @@ def _limit(context: Context, inputs: ServerInputs) -> float:
 
 
 def _want(inputs: ServerInputs) -> dict[str, Any]:
-    return inputs.model_dump(exclude={"label", "generation", "api_key", "status"})
+    return inputs.model_dump(exclude={"label", "generation", "status", *_KEYS})
+
+
+def _keys(inputs: ServerInputs) -> dict[str, str]:
+    key, previous = inputs.api_key.get_secret_value(), inputs.previous_key.get_secret_value()
+    return dict(zip(_KEYS, (key, previous or key), strict=True))
 
 
 def _outputs(machine: LocalMachine, label: str) -> ServerOutputs:

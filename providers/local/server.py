@@ -2,7 +2,7 @@
 
 Started as `python -m providers.local.server <folder>`, detached, with its log on stdout. The folder holds
 
-    want.json   what to serve (written by the client)         key       the API key, mode 0600
+    want.json   what to serve (written by the client)         keys      the API keys, mode 0600
     lock        locked for as long as the server lives        run.json  port, pid and start (written here)
 
 Until the one who started it writes a byte to its stdin, the end of stdin ends the server: a provider that is
@@ -23,6 +23,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from providers.local.keys import FILE, read_keys
+from serving.guard import API_KEY, GUARD_MODULE, KEYS_FILE, guard_source
+
 _LOCK_WAIT_S = 5.0
 """Longest look at the lock by others (`client.is_running`), with a wide margin."""
 
@@ -36,10 +39,17 @@ def main() -> None:
     threading.Thread(target=_die_with_the_starter, daemon=True).start()
 
     want: dict[str, Any] = json.loads((folder / "want.json").read_text())
-    key = (folder / "key").read_text()
+    keys = read_keys(folder)
     port = want["port"] or _free_port(want["last_port"])
-    serve = _serve_vllm if want["engine"] == "vllm" else _serve_llama
-    alive = serve(want, key, port, lock)
+    match want["engine"]:
+        case "vllm":
+            alive = _serve_vllm(folder, want, keys[0], port, lock)
+        case "litellm":
+            from providers.gateway.process import serve
+
+            alive = serve(folder, port, lock)
+        case _:
+            alive = _serve_llama(want, keys, port)
     _write_json(folder / "run.json", {"pid": os.getpid(), "port": port, "started_at": time.time()})
     while not stop.wait(0.2):
         if not alive():
@@ -50,14 +60,14 @@ def main() -> None:
     os._exit(0 if stop.is_set() else 1)
 
 
-def _serve_llama(want: dict[str, Any], key: str, port: int, lock: int) -> Any:
+def _serve_llama(want: dict[str, Any], keys: tuple[str, str], port: int) -> Any:
     import xllamacpp
 
     params: Any = xllamacpp.CommonParams()  # pyright: ignore[reportAttributeAccessIssue]
     params.model.path = want["model"]
     params.hostnames = ["127.0.0.1"]
     params.port = port
-    params.api_keys = [key]
+    params.api_keys = list(keys)
     params.model_alias = [want["served_name"], *want["aliases"]]
     params.n_parallel = want["parallel"]
     params.n_ctx = want["context_tokens"] * want["parallel"]
@@ -73,12 +83,16 @@ def _serve_llama(want: dict[str, Any], key: str, port: int, lock: int) -> Any:
     return lambda: server is not None
 
 
-def _serve_vllm(want: dict[str, Any], key: str, port: int, lock: int) -> Any:
-    args = [*want["args"], "--host", "127.0.0.1", "--port", str(port)]
+def _serve_vllm(folder: Path, want: dict[str, Any], key: str, port: int, lock: int) -> Any:
+    args = [*want["args"], "--host", "127.0.0.1", "--port", str(port), "--middleware", f"{GUARD_MODULE}.Guard"]
+    # Other users of this machine reach loopback too, and vLLM's own check leaves routes open.
+    (folder / f"{GUARD_MODULE}.py").write_text(guard_source())
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH", ""))))
+    guarded = {"PYTHONPATH": path, "VLLM_USE_RUST_FRONTEND": "0", API_KEY: key, KEYS_FILE: str(folder / FILE)}
     # The lock goes to the child too: it counts as running for as long as either of them lives.
     child = subprocess.Popen(
         ["vllm", "serve", *args],
-        env={**os.environ, "VLLM_API_KEY": key},
+        env={**os.environ, **guarded},
         stdin=subprocess.DEVNULL,
         pass_fds=[lock],
     )

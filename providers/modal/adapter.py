@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from providers.base import HF_TOKEN, KEY, Ask, Declaration, Declared, Reason, Ref
+from providers.base import HF_TOKEN, KEY, PREVIOUS_KEY, Ask, Declaration, Declared, Reason, Ref
 from providers.fitting import fitting_gpus, is_half, misfits
 from providers.modal.apps import MOST_GPUS
 from providers.modal.choices import (
@@ -117,6 +117,7 @@ def _server(ask: Ask, offer: Offer) -> Declaration:
         timeout_s=options.request_timeout_s,
         startup_timeout_s=options.startup_timeout_s,
         api_key=KEY,
+        previous_key=PREVIOUS_KEY,
         **volume,
         **token,
     )

@@ -56,6 +56,7 @@ class AppInputs(Labelled):
     timeout_s: int = Field(default=600, ge=1, le=86400, description="Longest that one request may take.")
     startup_timeout_s: int = Field(default=900, ge=1, le=86400, description="Longest that a start may take.")
     api_key: SecretStr = Field(description="The key that requests must carry.")
+    previous_key: SecretStr = Field(default=SecretStr(""), description="A key that counts too; empty for none.")
     hf_token: SecretStr | None = Field(default=None, description="Hugging Face token for gated models.")
     status: str = Field(
         default="deployed",
@@ -192,7 +193,7 @@ class App(NativeResource[AppInputs, AppOutputs]):
             cloud.scale(id, new.min_containers, new.max_containers, new.scaledown_window_s)
             return Created(id, _outputs(app, cloud.shape(id)).model_copy(update={"run": outputs.run}))
         context.progress(f"deploying a new version of {id}")
-        app = _deploy(cloud, context, id, new, recreate=old.api_key != new.api_key)
+        app = _deploy(cloud, context, id, new, recreate=_ends_a_key(old, new))
         return Created(id, _outputs(app, cloud.shape(id)))
 
     def delete(self, context: Context, id: str, outputs: AppOutputs) -> None:
@@ -235,6 +236,7 @@ def definition_of(inputs: AppInputs) -> Definition:
     count = f":{inputs.gpu_count}" if inputs.gpu_count > 1 else ""
     keys = start_env(
         api_key=inputs.api_key.get_secret_value(),
+        previous_key=inputs.previous_key.get_secret_value() or None,
         hf_token=inputs.hf_token.get_secret_value() if inputs.hf_token else None,
     )
     return Definition(
@@ -298,6 +300,13 @@ def _deployed(cloud: Modal, id: str) -> Deployed:
 
 def _changed(old: AppInputs, new: AppInputs) -> frozenset[str]:
     return frozenset(name for name in AppInputs.model_fields if getattr(old, name) != getattr(new, name))
+
+
+def _ends_a_key(old: AppInputs, new: AppInputs) -> bool:
+    """Whether a key that counted has to end now. A rotation does not: what serves may finish with the key before."""
+    if (old.api_key, old.previous_key) == (new.api_key, new.previous_key):
+        return False
+    return old.api_key == new.api_key or old.api_key != new.previous_key
 
 
 def _seen(shape: Shape) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from providers.base import HF_TOKEN, KEY, Ask, Declaration, Declared, Reason, Ref
+from providers.base import HF_TOKEN, KEY, PREVIOUS_KEY, Ask, Declaration, Declared, Reason, Ref
 from providers.fitting import fitting_gpus, is_half, misfits
 from providers.model_shape import model_shape
 from providers.runpod.choices import (
@@ -95,7 +95,8 @@ class RunPodAdapter:
 
     def resources(self, ask: Ask, offer: Offer) -> Declared:
         if options_of(ask).mode == "pod":
-            servers = [_declare("key-in-runpod", "Secret", value=KEY), self._pod(ask)]
+            stored = {"key-in-runpod": KEY, "previous-key-in-runpod": PREVIOUS_KEY}
+            servers = [*(_declare(name, "Secret", value=key) for name, key in stored.items()), self._pod(ask)]
         else:
             servers = [self._endpoint(ask)]
         return Declared(
@@ -140,6 +141,7 @@ class RunPodAdapter:
             api_key=KEY,
             **_token(ask),
             key_reference=Ref("key-in-runpod", "reference"),
+            previous_reference=Ref("previous-key-in-runpod", "reference"),
             **_registry_input(ask),
             **volume,
         )

@@ -24,6 +24,9 @@ MOST_TRIED = 6
 TOLERANCE = Decimal("1.05")
 """How far the billed rate may be above the listed one before it counts as another price."""
 
+KEY_INPUTS = frozenset({"api_key", "key_reference", "previous_reference"})
+"""A pod takes new keys by a restart only, so another one is rented that takes both, and this one serves until then."""
+
 ENDED = ("EXITED", "ERROR")
 """Statuses of a pod that does not run and won't by itself."""
 PRECISION = Decimal("0.0001")
@@ -56,6 +59,9 @@ class PodInputs(Labelled):
     key_reference: SecretStr | None = Field(
         default=None, description="`{{ RUNPOD_SECRET_name }}` for the container's environment, instead of the key."
     )
+    previous_reference: SecretStr | None = Field(
+        default=None, description="The same of a key that counts too, or that key itself."
+    )
     disk_gb: int = Field(default=60, ge=1, description="Container disk in GB, lost when the pod restarts.")
     volume_id: str = Field(default="", description="A network volume to mount.")
     volume_path: str = Field(default="/workspace", description="Where it is mounted.")
@@ -80,6 +86,7 @@ class Candidate:
 def met_by(outputs: Mapping[str, Any], new: Mapping[str, Any]) -> frozenset[str]:
     """The wishes among new inputs that a pod with these outputs meets as it is; what isn't known is not met."""
     gpus, clouds, groups, cuda = (new.get(name) for name in ("gpus", "clouds", "data_centers", "min_cuda"))
+    keys = keys_text(new.get("key_reference") or new.get("api_key"), new.get("previous_reference"))
     place, has = outputs.get("data_center"), outputs.get("cuda")
     met = {
         "gpus": isinstance(gpus, list) and outputs.get("gpu") in gpus,
@@ -87,7 +94,13 @@ def met_by(outputs: Mapping[str, Any], new: Mapping[str, Any]) -> frozenset[str]
         "data_centers": isinstance(groups, list) and (not groups or any(place in group for group in groups)),
         "min_cuda": cuda == "" or (isinstance(cuda, str) and bool(has) and _release(str(has)) >= _release(cuda)),
     }
+    met |= dict.fromkeys(KEY_INPUTS, outputs.get("keys") == keys)
     return frozenset(name for name, yes in met.items() if yes)
+
+
+def keys_text(key: object, previous: object) -> str:
+    """The keys as a pod's environment has them, in one text for comparing."""
+    return f"{key or ''} {previous or ''}"
 
 
 def _release(text: str) -> tuple[int, ...]:
@@ -157,7 +170,8 @@ def environment(inputs: PodInputs) -> dict[str, str]:
     from serving.start import API_KEY, start_env
 
     token = inputs.hf_token.get_secret_value() if inputs.hf_token else None
-    own = start_env(api_key=inputs.api_key.get_secret_value(), hf_token=token)
+    previous = inputs.previous_reference.get_secret_value() if inputs.previous_reference else None
+    own = start_env(api_key=inputs.api_key.get_secret_value(), previous_key=previous, hf_token=token)
     stored = {API_KEY: inputs.key_reference.get_secret_value()} if inputs.key_reference else {}
     return {**inputs.env, **own, **stored}
 
@@ -193,7 +207,7 @@ def objection(pod: answers.Pod, inputs: PodInputs, listed: Decimal | None) -> st
 
 def inputs_of(pod: answers.Pod, known: PodInputs | None) -> PodInputs:
     """Inputs that say what is there, in the words of what state knows where that still holds."""
-    from serving.start import API_KEY, HF_TOKEN
+    from serving.start import API_KEY, HF_TOKEN, PREVIOUS_KEY
 
     status = "exited" if pod.status in ENDED else "running"
     gpu = pod.gpu or answers.PodGpu(id="")
@@ -211,10 +225,11 @@ def inputs_of(pod: answers.Pod, known: PodInputs | None) -> PodInputs:
             env={
                 n: v
                 for n, v in pod.env.items()
-                if n not in (API_KEY, HF_TOKEN) and not n.startswith(_PLATFORM_VARIABLES)
+                if n not in (API_KEY, PREVIOUS_KEY, HF_TOKEN) and not n.startswith(_PLATFORM_VARIABLES)
             },
             api_key=SecretStr(pod.env.get(API_KEY, "")),
             hf_token=SecretStr(pod.env[HF_TOKEN]) if HF_TOKEN in pod.env else None,
+            previous_reference=SecretStr(pod.env[PREVIOUS_KEY]) if PREVIOUS_KEY in pod.env else None,
             disk_gb=pod.disk or 1,
             volume_id=_volume(pod),
             registry=pod.registry or "",
@@ -235,6 +250,8 @@ def inputs_of(pod: answers.Pod, known: PodInputs | None) -> PodInputs:
     }
     if found.get(API_KEY) != wanted[API_KEY]:
         changed["api_key"] = SecretStr(found.get(API_KEY, ""))
+    if PREVIOUS_KEY in wanted and found[PREVIOUS_KEY] != wanted[PREVIOUS_KEY]:
+        changed["previous_reference"] = SecretStr(found[PREVIOUS_KEY])
     if HF_TOKEN in wanted and found[HF_TOKEN] != wanted[HF_TOKEN]:
         changed["hf_token"] = SecretStr(found[HF_TOKEN])
     return known.model_copy(update=changed)

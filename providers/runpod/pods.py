@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import ROUND_UP, Decimal
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from providers.base import AuthError, NoCapacity, PlatformError
 from providers.lifecycle import ensure_gone, ensure_one
@@ -19,6 +19,7 @@ from providers.runpod.answers import GpuType
 from providers.runpod.client import Forbidden, RunPod, connect
 from providers.runpod.pod_terms import (
     ENDED,
+    KEY_INPUTS,
     PORT,
     PRECISION,
     Candidate,
@@ -29,10 +30,12 @@ from providers.runpod.pod_terms import (
     create_body,
     inputs_of,
     is_same,
+    keys_text,
     met_by,
     objection,
     update_body,
 )
+from serving.guard import API_KEY, PREVIOUS_KEY
 
 _SETTLING_PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)
 
@@ -49,6 +52,7 @@ class PodOutputs(Properties):
     hourly_usd: str = Field(description="What RunPod bills, in US dollars an hour.")
     endpoint: str = Field(description="OpenAI base URL, through RunPod's proxy: 100 seconds to the first byte.")
     run: str = Field(description="Changes whenever the container is started anew.")
+    keys: SecretStr = Field(default=SecretStr(""), description="What its environment has for keys.")
 
 
 class PodResource(NativeResource[PodInputs, PodOutputs]):
@@ -59,7 +63,7 @@ class PodResource(NativeResource[PodInputs, PodOutputs]):
     inputs = PodInputs
     outputs = PodOutputs
     replace_on: ClassVar[frozenset[str]] = frozenset(
-        {"gpus", "gpu_count", "clouds", "data_centers", "min_cuda", "volume_id"}
+        {"gpus", "gpu_count", "clouds", "data_centers", "min_cuda", "volume_id", *KEY_INPUTS}
     )
 
     def check(self, inputs: Mapping[str, Any]) -> list[Failure]:
@@ -269,6 +273,7 @@ def _outputs(cloud: RunPod, pod: answers.Pod, run: str) -> PodOutputs:
         hourly_usd=f"{pod.cost:f}",
         endpoint=cloud.urls.proxy.format(id=pod.id, port=PORT) + "/v1",
         run=run,
+        keys=SecretStr(keys_text(pod.env.get(API_KEY), pod.env.get(PREVIOUS_KEY))),
     )
 
 

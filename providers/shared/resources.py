@@ -19,6 +19,7 @@ class ApiKeyInputs(Properties):
 
     rotation: str = Field(default="1", description="Any text; a new value makes a new key.")
     own: SecretStr | None = Field(default=None, description="A key to use instead of a random one.")
+    keep_previous: bool = Field(default=True, description="Whether the key before goes on counting beside the new one.")
 
 
 class ApiKeyOutputs(Properties):
@@ -26,10 +27,18 @@ class ApiKeyOutputs(Properties):
 
     rotation: str = Field(description="The rotation that made this key.")
     value: SecretStr = Field(description="What clients send as bearer token.")
+    previous: SecretStr = Field(
+        default=SecretStr(""),
+        description="The key before, which servers take too; the same as `value` where none counts beside it.",
+    )
 
 
 class ApiKey(NativeResource[ApiKeyInputs, ApiKeyOutputs]):
-    """A random key, kept as a secret in state. 256 bits, URL-safe."""
+    """A random key, kept as a secret in state. 256 bits, URL-safe.
+
+    A new one does not end the one before it: servers take both until the next rotation, or until `keep_previous` is
+    off, so that clients change over when it suits them.
+    """
 
     token: ClassVar[str] = f"{NAMESPACE}:index:ApiKey"
     doc: ClassVar[str] = "A random API key."
@@ -37,8 +46,8 @@ class ApiKey(NativeResource[ApiKeyInputs, ApiKeyOutputs]):
     outputs = ApiKeyOutputs
 
     def create(self, context: Context, inputs: ApiKeyInputs) -> Created[ApiKeyOutputs]:
-        value = inputs.own or SecretStr(f"sk-{secrets.token_urlsafe(32)}")
-        return Created("api-key", ApiKeyOutputs(rotation=inputs.rotation, value=value))
+        value = _made(inputs)
+        return Created("api-key", ApiKeyOutputs(rotation=inputs.rotation, value=value, previous=value))
 
     def read(
         self, context: Context, id: str, inputs: ApiKeyInputs | None, outputs: ApiKeyOutputs | None
@@ -53,10 +62,19 @@ class ApiKey(NativeResource[ApiKeyInputs, ApiKeyOutputs]):
     def update(
         self, context: Context, id: str, outputs: ApiKeyOutputs, old: ApiKeyInputs, new: ApiKeyInputs
     ) -> Created[ApiKeyOutputs]:
-        return self.create(context, new)
+        same = (old.rotation, old.own) == (new.rotation, new.own)
+        value = outputs.value if same else _made(new)
+        # A rotation that comes to the same key (one of the user's own) ends nothing.
+        before = outputs.previous if value == outputs.value else outputs.value
+        previous = before if new.keep_previous and before.get_secret_value() else value
+        return Created(id, ApiKeyOutputs(rotation=new.rotation, value=value, previous=previous))
 
     def delete(self, context: Context, id: str, outputs: ApiKeyOutputs) -> None:
         return None
+
+
+def _made(inputs: ApiKeyInputs) -> SecretStr:
+    return inputs.own or SecretStr(f"sk-{secrets.token_urlsafe(32)}")
 
 
 _PATIENCE_S = 10

@@ -6,7 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from statistics import median
 
-from providers.base import HF_TOKEN, KEY, Ask, Declaration, Declared, Reason, Ref
+from providers.base import HF_TOKEN, KEY, PREVIOUS_KEY, Ask, Declaration, Declared, Reason, Ref
 from providers.vastai.offers import VastOffer, as_offer
 from providers.vastai.options import (
     VastaiOptions,
@@ -128,6 +128,7 @@ class VastaiAdapter:
                 "script": fitting(script, SCRIPT_LIMIT),
                 "port": PORT,
                 "apiKey": KEY,
+                "previousKey": PREVIOUS_KEY,
                 **({"hfToken": HF_TOKEN} if HF_TOKEN.key in ask.secrets else {}),
                 **tls,
                 "attempts": options.attempts,

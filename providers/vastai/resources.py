@@ -51,6 +51,7 @@ class InstanceInputs(Labelled):
     port: int = Field(default=8000, description="Port that the server listens on, inside.")
     env: dict[str, str] = Field(default={}, description="Environment that is not secret.")
     api_key: SecretStr = Field(description="The key that requests must carry.")
+    previous_key: SecretStr = Field(default=SecretStr(""), description="A key that counts too; empty for none.")
     hf_token: SecretStr | None = Field(default=None, description="Hugging Face token for gated models.")
     ca_pem: str = Field(default="", description="CA of the deployment; empty serves plain HTTP.")
     ca_key_pem: SecretStr = Field(default=SecretStr(""), description="The CA's key; it never leaves this machine.")
@@ -202,6 +203,7 @@ def _order(context: Context, inputs: InstanceInputs) -> Order:
         excluded=frozenset(inputs.excluded_machines),
     )
     token = inputs.hf_token.get_secret_value() if inputs.hf_token else None
+    key, previous = inputs.api_key.get_secret_value(), inputs.previous_key.get_secret_value() or None
     authority = Certified(inputs.ca_pem, inputs.ca_key_pem.get_secret_value())
     return Order(
         label=inputs.label,
@@ -210,7 +212,7 @@ def _order(context: Context, inputs: InstanceInputs) -> Order:
         image=inputs.image,
         script=inputs.script,
         port=inputs.port,
-        env={**inputs.env, **start_env(api_key=inputs.api_key.get_secret_value(), hf_token=token)},
+        env={**inputs.env, **start_env(api_key=key, previous_key=previous, hf_token=token)},
         tls=Tls(authority, inputs.server_name) if inputs.ca_pem else None,
         bid_usd=inputs.bid_usd,
         fallback=inputs.fallback,

@@ -10,7 +10,8 @@ import hmac
 import json
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 
 Scope = MutableMapping[str, Any]
@@ -36,11 +37,17 @@ def digest(text: bytes) -> bytes:
     return hashlib.sha256(text).digest()
 
 
+def digests(told: Mapping[str, str]) -> list[bytes]:
+    keys = [told.get(name, "") for name in ("VLLM_API_KEY", "ANYWHERE_PREVIOUS_KEY")]
+    return [digest(key.encode()) for key in keys if key]
+
+
 class Guard:
     """Every request is judged by method and undecoded path; what isn't listed is 404, the key or not.
 
     `VLLM_API_KEY` is the key, `ANYWHERE_PREVIOUS_KEY` one that counts too while clients change over. vLLM's own
-    check knows one key only, so an accepted request goes on with that one.
+    check knows one key only, so an accepted request goes on with that one. Where `ANYWHERE_KEYS` names a file with
+    lines `NAME=value` of the two, it is read again whenever it changes: keys change while the server serves.
     """
 
     def __init__(self, app: App) -> None:
@@ -48,9 +55,11 @@ class Guard:
         key = os.environ.get("VLLM_API_KEY", "").encode()
         if not key:
             raise RuntimeError("VLLM_API_KEY is empty: a server without a key is not started")
-        previous = os.environ.get("ANYWHERE_PREVIOUS_KEY", "").encode()
         self.header = (b"authorization", b"Bearer " + key)
-        self.keys = [digest(each) for each in (key, previous) if each]
+        self.keys = digests(os.environ)
+        file = os.environ.get("ANYWHERE_KEYS")
+        self.file = Path(file) if file else None
+        self.seen = (0, 0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -74,7 +83,22 @@ class Guard:
         headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"authorization"]
         return await self.app({**scope, "headers": [*headers, self.header]}, receive, send)
 
+    def reread(self, file: Path) -> None:
+        """Take the keys of a file that has changed. One that can't be read, or has no key, changes nothing."""
+        try:
+            found = file.stat()
+            if (found.st_ino, found.st_mtime_ns) == self.seen:
+                return
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError):
+            return
+        told = {name: value for name, _, value in (line.partition("=") for line in lines)}
+        if told.get("VLLM_API_KEY"):
+            self.keys, self.seen = digests(told), (found.st_ino, found.st_mtime_ns)
+
     def knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        if self.file:
+            self.reread(self.file)
         sent = [value for name, value in headers if name.lower() == b"authorization"]
         scheme, _, token = (sent[0] if len(sent) == 1 else b"").partition(b" ")
         offered = digest(token)
