@@ -19,6 +19,7 @@ from providers.native import Context, Created, Found
 from providers.vastai import client
 from providers.vastai.client import log_tail
 from providers.vastai.resources import Instance, InstanceInputs, InstanceOutputs
+from serving.rented import from_output
 
 LABEL = "shop/dev/server/1"
 KEY = "sk-secret-of-the-server"
@@ -304,3 +305,21 @@ def test_only_guards_bids_and_labels_change_in_place() -> None:
 )
 def test_wrong_inputs_are_told_by_property(inputs: dict[str, Any], property: str) -> None:
     assert [failure.property for failure in SERVER.check(inputs)] == [property]
+
+
+def test_it_tells_what_it_rents_at_the_prices_that_are_billed(story: Story) -> None:
+    created = story.create()
+    offer = from_output(created.outputs.offer)
+    assert offer is not None
+    assert (offer.platform, offer.gpu, offer.gpu_count, offer.tier, offer.spot) == (
+        "vastai",
+        "RTX 4090",
+        1,
+        "secure",
+        False,
+    )
+    prices = {rate.meter: str(rate.unit_price) for rate in offer.rates}
+    assert prices == {"GPU": "0.31", "disk": "0.2", "download": "0.005", "upload": "0.01"}
+    story.now_s += 3 * 86_400
+    found = SERVER.read(story.context, created.id, INPUTS, created.outputs)
+    assert found is not None and found.outputs.offer == created.outputs.offer

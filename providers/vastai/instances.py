@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from providers.vastai.offers import STORAGE_MONTH_HOURS, Number
+from providers.vastai.offers import FIXED, STORAGE_MONTH_HOURS, Number, country_of, gpu_called, rates_of
 from providers.vastai.states import Seen
+from serving.offers import Offer, Tier
 
 
 class VastInstance(BaseModel):
@@ -77,6 +78,22 @@ class VastInstance(BaseModel):
         if self.dph_base is None:
             return None
         return self.dph_base + disk_gb * (self.storage_cost or Decimal(0)) / STORAGE_MONTH_HOURS
+
+    def offer(self, tier: Tier, day: date) -> Offer:
+        """What was rented, at the prices that are billed as of that day, in the terms that every platform shares."""
+        note = "the bid, which is what it costs; it may be outbid" if self.is_bid else FIXED
+        return Offer(
+            platform="vastai",
+            kind="instance",
+            sku=f"machine {self.machine_id}" if self.machine_id else "a machine",
+            gpu=gpu_called(self.gpu_name or "", self.gpu_ram),
+            gpu_count=self.num_gpus or 1,
+            region=(self.geolocation or "").strip(", "),
+            country=country_of(self.geolocation),
+            tier=tier,
+            spot=bool(self.is_bid),
+            rates=rates_of(self, self.dph_base, note, "live", day),
+        )
 
     def seen(
         self,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -23,6 +23,7 @@ from serving.spec import DeploymentSpec, HardwareSpec, UsageSpec
 PRICES_URL = "https://docs.vast.ai/documentation/instances/pricing"
 STORAGE_MONTH_HOURS = 720
 MIB_PER_GIB = 1024
+FIXED = "fixed until the host's end date"
 
 
 def _decimal(value: object) -> object:
@@ -31,6 +32,17 @@ def _decimal(value: object) -> object:
 
 
 Number = Annotated[Decimal, BeforeValidator(_decimal)]
+
+
+class Priced(Protocol):
+    """What an offer and an instance say alike of their prices."""
+
+    @property
+    def storage_cost(self) -> Decimal | None: ...
+    @property
+    def inet_down_cost(self) -> Decimal | None: ...
+    @property
+    def inet_up_cost(self) -> Decimal | None: ...
 
 
 class VastOffer(BaseModel):
@@ -76,16 +88,12 @@ class VastOffer(BaseModel):
     @property
     def gpu(self) -> str:
         """The catalogue's name of the GPU, "" if the catalogue has none."""
-        try:
-            return gpu_on("vastai", self.gpu_name, float(self.gpu_ram) / MIB_PER_GIB).name
-        except UnknownGpu:
-            return ""
+        return gpu_called(self.gpu_name, self.gpu_ram)
 
     @property
     def country(self) -> str:
-        """ISO 3166 alpha-2, "" when the host does not say. The text ends in it: `Sofia, BG`, `, US`."""
-        code = (self.geolocation or "").strip()[-2:]
-        return code if code.isalpha() and code.isupper() else ""
+        """ISO 3166 alpha-2, "" when the host does not say."""
+        return country_of(self.geolocation)
 
     @property
     def tier(self) -> Tier:
@@ -95,6 +103,20 @@ class VastOffer(BaseModel):
     def capability(self) -> tuple[int, int] | None:
         """(8, 9) for 890."""
         return None if self.compute_cap is None else (self.compute_cap // 100, self.compute_cap % 100 // 10)
+
+
+def gpu_called(name: str, ram_mb: Decimal | None) -> str:
+    """The GPU catalogue's name of what Vast.ai calls a GPU, with that memory of one; "" if the catalogue has none."""
+    try:
+        return gpu_on("vastai", name, None if ram_mb is None else float(ram_mb) / MIB_PER_GIB).name
+    except UnknownGpu:
+        return ""
+
+
+def country_of(geolocation: str | None) -> str:
+    """ISO 3166 alpha-2, "" when there is none. The text ends in it: `Sofia, BG`, `, US`."""
+    code = (geolocation or "").strip()[-2:]
+    return code if code.isalpha() and code.isupper() else ""
 
 
 def parse_offers(rows: Iterable[Any]) -> tuple[list[VastOffer], int]:
@@ -120,11 +142,7 @@ class Traffic:
 def as_offer(offer: VastOffer, *, interruptible: bool, source: Source, as_of: date, evidence: str = "") -> Offer:
     """The offer in the terms that every platform shares. An interruptible one costs its lowest winning bid."""
     gpu = offer.min_bid if interruptible else offer.dph_base
-    note = "lowest bid that wins now; it may be outbid" if interruptible else "fixed until the host's end date"
-
-    def rate(meter: str, unit: Any, price: Decimal | None, bills: Any, note: str, month_hours: int = 730) -> Rate:
-        return Rate(meter, unit, price, source, PRICES_URL, as_of, note, bills=bills, month_hours=month_hours)
-
+    note = "lowest bid that wins now; it may be outbid" if interruptible else FIXED
     return Offer(
         platform="vastai",
         kind="instance",
@@ -135,14 +153,23 @@ def as_offer(offer: VastOffer, *, interruptible: bool, source: Source, as_of: da
         country=offer.country,
         tier=offer.tier,
         spot=interruptible,
-        rates=(
-            rate("GPU", "Hours", gpu, "running", note),
-            rate("disk", "GB-Months", offer.storage_cost, "kept", "stopped or running", STORAGE_MONTH_HOURS),
-            rate("download", "GB", offer.inet_down_cost, "download", "image and weights at each create, prompts"),
-            rate("upload", "GB", offer.inet_up_cost, "upload", "answers"),
-        ),
+        rates=rates_of(offer, gpu, note, source, as_of),
         availability="high",
         evidence=evidence,
+    )
+
+
+def rates_of(priced: Priced, gpu: Decimal | None, note: str, source: Source, as_of: date) -> tuple[Rate, ...]:
+    """What an offer or an instance bills, with `gpu` US dollars an hour for its GPUs."""
+
+    def rate(meter: str, unit: Any, price: Decimal | None, bills: Any, note: str, month_hours: int = 730) -> Rate:
+        return Rate(meter, unit, price, source, PRICES_URL, as_of, note, bills=bills, month_hours=month_hours)
+
+    return (
+        rate("GPU", "Hours", gpu, "running", note),
+        rate("disk", "GB-Months", priced.storage_cost, "kept", "stopped or running", STORAGE_MONTH_HOURS),
+        rate("download", "GB", priced.inet_down_cost, "download", "image and weights at each create, prompts"),
+        rate("upload", "GB", priced.inet_up_cost, "upload", "answers"),
     )
 
 

@@ -79,6 +79,7 @@ class InstanceOutputs(Properties):
     run: str = Field(default="", description="Changes whenever the server was started anew.")
     status: str = Field(default="", description="What Vast.ai says of it.")
     since: str = Field(default="", description="When it was first seen in that status (ISO 8601).")
+    offer: dict[str, Any] = Field(default={}, description="What was rented, with every rate that is billed.")
     tried: list[str] = Field(default=[], description="What was tried before, and why it was given up.")
 
 
@@ -264,11 +265,14 @@ def _outputs(
     now: datetime,
     tried: tuple[str, ...] | None = None,
 ) -> InstanceOutputs:
+    from serving.rented import as_output, dated_as
+
     address = one.address(inputs.port)
     hourly = one.hourly_usd(inputs.disk_gb)
     status = one.actual_status or "provisioning"
     same = before is not None and before.status == status and before.since
     scheme = "https" if inputs.ca_pem else "http"
+    rented = one.offer("secure" if inputs.tier == "secure" else "community", now.date())
     return InstanceOutputs(
         label=one.label or inputs.label,
         machine_id=one.machine_id or 0,
@@ -283,26 +287,21 @@ def _outputs(
         run=f"{one.id} {address} {_date(one.start_date)}",
         status=status,
         since=before.since if before is not None and same else now.isoformat(timespec="seconds"),
+        offer=as_output(dated_as(before.offer if before else None, rented)),
         tried=list(tried if tried is not None else before.tried if before else ()),
     )
 
 
 def _imported(one: VastInstance) -> InstanceInputs:
     """What can be told of an instance that was rented elsewhere. Its key can't be: it is not read back."""
-    from providers.vastai.offers import MIB_PER_GIB
-    from serving.gpus import UnknownGpu, gpu_on
+    from providers.vastai.offers import gpu_called
 
-    memory = None if one.gpu_ram is None else float(one.gpu_ram) / MIB_PER_GIB
-    try:
-        gpu = gpu_on("vastai", one.gpu_name or "", memory).name
-    except UnknownGpu:
-        gpu = one.gpu_name or ""
     _, _, generation = one.label.rpartition("/")
     args = one.image_args or []
     return InstanceInputs(
         label=one.label,
         generation=int(generation) if generation.isdigit() else 1,
-        gpus=[gpu],
+        gpus=[gpu_called(one.gpu_name or "", one.gpu_ram) or one.gpu_name or ""],
         gpu_count=one.num_gpus or 1,
         cuda="12.4",
         disk_gb=int(one.disk_space or 0),
