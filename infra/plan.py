@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from providers import base
 from providers.model_shape import model_shape
+from providers.replicas import Replica, replicas
 from serving import NAMESPACE
 from serving.models import Model
 from serving.offers import Offer
@@ -18,11 +19,12 @@ from serving.spec import SECRET_KEYS, DeploymentSpec, PlacementSpec, Problem, Sp
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be created, on which offer, at what cost."""
+    """What will be created, on which offer, at what cost. `declared` is one server of `servers`."""
 
     spec: DeploymentSpec
     offer: Offer
     declared: base.Declared
+    servers: tuple[Replica, ...]
     quote: Quote
 
 
@@ -65,7 +67,8 @@ def make_plan(config: Mapping[str, str]) -> Plan:
 
     declared = adapter.resources(ask, offer)
     _require_packages(spec.provider, declared)
-    return Plan(spec, offer, declared, quote(spec, _shape(spec, offer), offer, market))
+    servers = replicas(declared, spec.scaling.min)
+    return Plan(spec, offer, declared, servers, quote(spec, _shape(spec, offer), offer, market))
 
 
 def _require_packages(platform: str, declared: base.Declared) -> None:

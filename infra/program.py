@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import pulumi
 from pulumi.runtime import config as stack_config
 
 from infra.plan import Plan, make_plan
-from infra.register import refs_in, register, resolve
+from infra.register import Turns, refs_in, register, resolve
 from providers.base import KEY, Declaration, PlatformError, Ref, Text
+from providers.replicas import Replica, created, hardware, resources, turns
 from serving import NAMESPACE
 from serving.cost import BASED_ON_USE
 from serving.quote import Running, Unread, running
@@ -51,39 +54,60 @@ def _masked(problem: Problem) -> Problem:
 
 
 class Deployment(pulumi.ComponentResource):
-    """A vLLM server and everything that belongs to it, on one platform."""
+    """vLLM servers and everything that belongs to them, on one platform."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(f"{NAMESPACE}:index:Deployment", "deployment")
-        declarations = [_api_key(plan), *plan.declared.resources, _ready(plan)]
-        results = {
-            name: Ref("ready", output)
-            for name, output in {
-                "time_to_ready_s": "timeToReadyS",
-                "first_token_s": "firstTokenS",
-                "answered_at": "answeredAt",
-            }.items()
-        }
-        endpoint = plan.declared.endpoint
-        wanted = [KEY, *refs_in(endpoint), *refs_in(plan.declared.ca), *results.values()]
-        resources = register(declarations, wanted, parent=self, platform=plan.spec.provider)
+        servers = plan.servers
+        declarations = [_api_key(plan), *resources(plan.declared, servers), *(_ready(plan, one) for one in servers)]
+        answers = [_answered(one) for one in servers]
+        wanted = [KEY, *refs_in([one.endpoint for one in servers]), *refs_in(plan.declared.ca), *refs_in(answers)]
+        now = asyncio.ensure_future(_running())
+        in_turn = asyncio.ensure_future(_turns(plan, now)) if len(servers) > 1 else None
+        registered = register(declarations, wanted, parent=self, platform=plan.spec.provider, turns=in_turn)
         # Before its first child is known, the engine has no row for the component and shows the text elsewhere.
         cost = pulumi.Output.from_input(asyncio.to_thread(plan.quote.as_output))
-        told = pulumi.Output.all(resources[KEY.resource].urn, cost, pulumi.Output.from_input(_running()))
+        told = pulumi.Output.all(registered[KEY.resource].urn, cost, pulumi.Output.from_input(now))
         told.apply(lambda known: pulumi.info(_report(plan, known[2]), resource=self))
         outputs = {
-            "endpoint": resolve(endpoint, resources),
-            "api_key": pulumi.Output.secret(resolve(KEY, resources)),
+            "endpoint": resolve(plan.declared.endpoint, registered),
+            "api_key": pulumi.Output.secret(resolve(KEY, registered)),
             "model": plan.declared.model,
             "provider": plan.spec.provider,
-            "hardware": plan.declared.hardware,
+            "hardware": hardware(plan.declared, servers),
             "cost": cost,
-            "ready": resolve(results, resources),
-            **({"ca_pem": resolve(plan.declared.ca, resources)} if plan.declared.ca else {}),
+            "ready": resolve(answers[0], registered),
+            **({"endpoints": resolve(_endpoints(servers, answers), registered)} if len(servers) > 1 else {}),
+            **({"ca_pem": resolve(plan.declared.ca, registered)} if plan.declared.ca else {}),
         }
         self.register_outputs(outputs)
         for name, value in outputs.items():
             pulumi.export(name, value)
+
+
+def _answered(server: Replica) -> dict[str, Ref]:
+    """How the first answer of a server came."""
+    names = {"time_to_ready_s": "timeToReadyS", "first_token_s": "firstTokenS", "answered_at": "answeredAt"}
+    return {name: Ref(server.ready, output) for name, output in names.items()}
+
+
+def _endpoints(servers: Sequence[Replica], answers: Sequence[Mapping[str, Ref]]) -> list[dict[str, Any]]:
+    return [
+        {"server": server.name, "endpoint": server.endpoint, "ready": answered}
+        for server, answered in zip(servers, answers, strict=True)
+    ]
+
+
+async def _turns(plan: Plan, running: Awaitable[Running | Unread | None]) -> Turns:
+    """Who waits for whom: what the last `up` has told of is in use."""
+    match await running:
+        case Unread():
+            serving = len(plan.servers)
+        case Running(platform=plan.spec.provider, servers=count):
+            serving = count
+        case _:
+            serving = 0
+    return turns(plan.servers, serving)
 
 
 async def _running() -> Running | Unread | None:
@@ -102,10 +126,10 @@ async def _running() -> Running | Unread | None:
 def _report(plan: Plan, now: Running | Unread | None) -> str:
     engine = plan.spec.engine
     view = PlanView(
-        hardware=plan.declared.hardware,
+        hardware=hardware(plan.declared, plan.servers),
         model=plan.declared.model,
         engine=f"vLLM {engine.version}" if plan.offer.gpu else plan.offer.sku,
-        creates=[(d.name, d.type) for d in plan.declared.resources],
+        creates=created(plan.declared, plan.servers),
         notes=[*plan.declared.notes, *_age_notes(plan)],
     )
     if os.environ.get(REPORT) == "json":
@@ -130,19 +154,19 @@ def _api_key(plan: Plan) -> Declaration:
     return Declaration(KEY.resource, f"{NAMESPACE}:index:ApiKey", inputs)
 
 
-def _ready(plan: Plan) -> Declaration:
+def _ready(plan: Plan, server: Replica) -> Declaration:
     return Declaration(
-        "ready",
+        server.ready,
         f"{NAMESPACE}:index:Ready",
         {
-            "endpoint": plan.declared.endpoint,
+            "endpoint": server.endpoint,
             "apiKey": KEY,
             "model": plan.declared.model,
             "platform": plan.spec.provider,
-            "serverId": Ref(plan.declared.server, "id"),
-            "run": plan.declared.run if isinstance(plan.declared.run, Text) else Text("{}", (plan.declared.run,)),
+            "serverId": Ref(server.name, "id"),
+            "run": server.run if isinstance(server.run, Text) else Text("{}", (server.run,)),
             "timeoutS": plan.spec.ready.timeout_s,
-            **({"caPem": plan.declared.ca} if plan.declared.ca else {}),
+            **({"caPem": server.ca} if server.ca else {}),
             **({} if plan.spec.ready.wake or not _may_sleep(plan) else {"wake": False}),
         },
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pulumi
@@ -12,6 +12,8 @@ from providers.base import ConfigSecret, Declaration, Ref, Text, load_advice
 from serving import NAMESPACE
 
 Registered = dict[str, pulumi.CustomResource]
+Turns = Mapping[str, Sequence[str]]
+"""For a resource, the ones that have to be through before it is registered."""
 
 
 class Native(pulumi.CustomResource):
@@ -29,9 +31,17 @@ class Native(pulumi.CustomResource):
 
 
 def register(
-    declarations: Iterable[Declaration], wanted: Iterable[Ref], parent: pulumi.Resource, platform: str
+    declarations: Iterable[Declaration],
+    wanted: Iterable[Ref],
+    parent: pulumi.Resource,
+    platform: str,
+    turns: Awaitable[Turns] | None = None,
 ) -> Registered:
-    """Register in order; a declaration may refer to those before it. `wanted` are outputs needed beyond them."""
+    """Register in order; a declaration may refer to those before it. `wanted` are outputs needed beyond them.
+
+    `turns` may hold a resource back until others are through. It makes them no dependencies: state would keep those,
+    and a destroy would go through them one by one.
+    """
     declarations = list(declarations)
     advising = _advising(platform) if any(d.python for d in declarations) else None
     outputs: dict[str, set[str]] = {}
@@ -41,7 +51,7 @@ def register(
     for declaration in declarations:
         opts = pulumi.ResourceOptions(
             parent=parent,
-            depends_on=[registered[name] for name in declaration.depends_on],
+            depends_on=_in_turn(declaration, registered, turns),
             delete_before_replace=declaration.delete_before_replace or None,
             hooks=advising if declaration.python else None,
         )
@@ -53,6 +63,23 @@ def register(
             resource = Native(declaration, inputs, outputs.get(declaration.name, ()), opts)
         registered[declaration.name] = resource
     return registered
+
+
+def _in_turn(
+    declaration: Declaration, registered: Registered, turns: Awaitable[Turns] | None
+) -> pulumi.Input[Sequence[pulumi.Resource]]:
+    """What the resource depends on, as soon as its turn has come."""
+    depends_on = [registered[name] for name in declaration.depends_on]
+    if turns is None:
+        return depends_on
+
+    async def in_turn() -> list[pulumi.CustomResource]:
+        for name in (await turns).get(declaration.name, ()):
+            # A URN is known once the engine has done what there was to do.
+            await registered[name].urn.future()
+        return depends_on
+
+    return pulumi.Output.from_input(in_turn())
 
 
 def _advising(platform: str) -> pulumi.ResourceHookBinding:

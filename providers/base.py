@@ -124,7 +124,9 @@ class Declared:
     `server` names the declaration whose logs explain a failure. `endpoint` is the OpenAI base URL, ending in /v1.
     `run` is an output that changes whenever the server is started anew, so that it has to answer anew.
     `model` is the name that requests use, `hardware` and `notes` are sentences for people. `ca` is the certificate
-    (PEM) that clients have to trust, where the platform's own TLS doesn't do.
+    (PEM) that clients have to trust, where the platform's own TLS doesn't do. `each` names the declarations that every
+    one of several servers needs for itself (`providers.replicas`); the others are shared. It is empty where the
+    platform multiplies servers by itself.
     """
 
     resources: tuple[Declaration, ...]
@@ -135,6 +137,7 @@ class Declared:
     hardware: str
     notes: tuple[str, ...] = ()
     ca: Ref | None = None
+    each: tuple[str, ...] = ()
 
 
 KEY = Ref("api-key", "value")

@@ -112,6 +112,7 @@ class Running:
     platform: str
     hardware: str
     monthly: Decimal
+    servers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,8 @@ def running(outputs: Mapping[str, Any]) -> Running | None:
     """What runs now, from a stack's outputs; None when nothing was deployed or the outputs are of an older form."""
     try:
         monthly = Decimal(outputs["cost"]["monthly_usd"])
-        return Running(str(outputs["provider"]), str(outputs["hardware"]), monthly)
+        servers = len(outputs.get("endpoints") or (1,))
+        return Running(str(outputs["provider"]), str(outputs["hardware"]), monthly, servers)
     except (KeyError, TypeError, InvalidOperation):
         return None
 

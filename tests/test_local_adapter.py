@@ -96,8 +96,16 @@ def test_a_gguf_of_your_own_keeps_its_template_and_its_context() -> None:
 def test_settings_of_other_platforms_stay_valid_and_are_named() -> None:
     question = ask(scaling={"min": 0, "max": 3}, hardware={"spot": True, "gpus": ["L4"]})
     assert declared(question).notes[-1] == (
-        "Not used by local: scaling (one server runs), hardware.spot, hardware.gpus."
+        "Not used by local: scaling.min (nothing sleeps here), scaling.max (nothing is added under load), "
+        "hardware.spot, hardware.gpus."
     )
+
+
+def test_several_servers_get_a_free_port_each() -> None:
+    (reason,) = ADAPTER.unsupported(ask(options={"port": 8000}, scaling={"min": 2}))
+    assert (reason.key, "0 gives each" in reason.text) == ("local.port", True)
+    assert ADAPTER.unsupported(ask(scaling={"min": 2})) == []
+    assert not any("scaling" in note for note in declared(ask(scaling={"min": 2})).notes)
 
 
 def test_it_costs_nothing_and_says_why() -> None:

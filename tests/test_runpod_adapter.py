@@ -176,6 +176,13 @@ def test_an_image_of_ones_own_decides_about_cuda() -> None:
     assert (inputs["image"], inputs["minCuda"]) == ("vllm/vllm-openai:v0.27.1-cu129", "12.9")
 
 
+def test_several_pods_share_all_but_themselves_and_the_budget_is_for_all_of_them() -> None:
+    question = ask(scaling={"min": 4}, budget={"hourly_usd": "2"})
+    assert declared(question).each == ("server",)
+    assert server(question).inputs["maxHourlyUsd"] == "0.5000"
+    assert declared(ask({"mode": "serverless"}, scaling={"min": 4})).each == ()
+
+
 @pytest.mark.parametrize(
     ("options", "sections", "key", "words"),
     [

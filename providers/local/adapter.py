@@ -54,6 +54,9 @@ class LocalAdapter:
         if _engine(ask) == "llama" and not (options.gguf or machine.stand_in):
             text = "the stand-in model is not installed; run `make up`, or name a GGUF file here"
             reasons.append(Reason("local.gguf", text))
+        if options.port and ask.spec.scaling.min > 1:
+            text = f"{ask.spec.scaling.min} servers can't listen on one port; 0 gives each a free one"
+            reasons.append(Reason("local.port", text))
         return reasons
 
     def offers(self, ask: Ask) -> list[Offer]:
@@ -84,6 +87,7 @@ class LocalAdapter:
             model=_model_name(ask),
             hardware=_hardware(ask),
             notes=tuple(_notes(ask)),
+            each=("server",),
         )
 
     def _llama(self, ask: Ask) -> Declaration:
@@ -177,8 +181,10 @@ def _stand_in_notes(ask: Ask) -> list[str]:
 def _ignored(spec: DeploymentSpec) -> list[str]:
     """Settings that have no meaning on one's own machine; they stay valid so that `provider` alone switches."""
     ignored: list[str] = []
-    if spec.scaling.min != 1 or spec.scaling.max != 1:
-        ignored.append("scaling (one server runs)")
+    if spec.scaling.min == 0:
+        ignored.append("scaling.min (nothing sleeps here)")
+    if spec.scaling.max > max(1, spec.scaling.min):
+        ignored.append("scaling.max (nothing is added under load)")
     if spec.hardware.spot:
         ignored.append("hardware.spot")
     if spec.hardware.gpus:

@@ -107,6 +107,8 @@ class RunPodAdapter:
             model=ask.spec.model.served_name,
             hardware=_hardware(ask, offer),
             notes=tuple(_notes(ask, offer)),
+            # Of serverless workers RunPod makes as many as are asked for.
+            each=("server",) if options_of(ask).mode == "pod" else (),
         )
 
     def _complete(self, ask: Ask, offer: Offer, among: Sequence[Offer]) -> Offer:
@@ -208,10 +210,12 @@ def _terms(ask: Ask) -> Iterator[Reason]:
                 "scaling.min",
                 "0 lets a server sleep, and a pod never does: 1 works, or `runpod.mode: serverless`",
             )
-        if spec.scaling.max > 1:
+        always = max(1, spec.scaling.min)
+        if spec.scaling.max > always:
             yield Reason(
                 "scaling.max",
-                f"{spec.scaling.max} servers, and a pod is one: 1 works, or `runpod.mode: serverless`",
+                f"{spec.scaling.max} servers, and pods are not added under load: {always} works, as many as always "
+                "run, or `runpod.mode: serverless`",
             )
     elif spec.placement.tier == "community":
         yield Reason("placement.tier", "serverless workers run in RunPod's own data centres; `secure` or `any` works")

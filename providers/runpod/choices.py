@@ -126,10 +126,11 @@ def min_cuda(ask: Ask) -> str:
 
 
 def hourly_cap(ask: Ask) -> str:
-    """The lowest limit that is set, in US dollars an hour; "" when none is."""
-    budget = ask.spec.budget
-    monthly = budget.monthly_usd / HOURS_PER_MONTH if budget.monthly_usd is not None else None
-    limits = [limit for limit in (options_of(ask).max_hourly_usd, budget.hourly_usd, monthly) if limit is not None]
+    """The lowest limit of one pod that is set, in US dollars an hour; "" when none is. A budget is for all pods."""
+    budget, pods = ask.spec.budget, max(1, ask.spec.scaling.min)
+    shared = [budget.hourly_usd, None if budget.monthly_usd is None else budget.monthly_usd / HOURS_PER_MONTH]
+    each = [None if limit is None else limit / pods for limit in shared]
+    limits = [limit for limit in (options_of(ask).max_hourly_usd, *each) if limit is not None]
     return f"{min(limits).quantize(Decimal('0.0001'), ROUND_DOWN):f}" if limits else ""
 
 
