@@ -24,6 +24,7 @@ from providers.runpod.client import RunPod
 from providers.runpod.pod_terms import PodInputs
 from providers.runpod.pods import PodOutputs, PodResource
 from providers.runpod.vault import SecretInputs, SecretResource, name_of
+from serving.rented import from_output
 
 SOLD_OUT = (
     "There are no longer any instances available with the requested specifications. Please refresh and try again."
@@ -268,6 +269,27 @@ def test_the_create_call_carries_label_key_script_and_every_field_with_a_surpris
     assert (made.outputs.hourly_usd, made.outputs.data_center, made.problem) == ("0.26", "EU-RO-1", "")
 
 
+def test_it_tells_what_it_rents_at_the_price_that_is_billed_also_while_it_is_stopped() -> None:
+    account = Account()
+    made = up(account)
+    offer = from_output(made.outputs.offer)
+    assert offer is not None
+    assert (offer.gpu, offer.gpu_count, offer.tier, offer.region, offer.country) == (
+        "RTX A4000",
+        1,
+        "secure",
+        "EU-RO-1",
+        "RO",
+    )
+    gpu, disk = offer.rates
+    assert gpu.unit_price is not None and disk.unit_price is not None
+    billed = gpu.unit_price + disk.unit_price * pod_inputs().disk_gb / 730
+    assert billed == pytest.approx(Decimal(made.outputs.hourly_usd), abs=Decimal("0.0001"))
+    account.things[made.id] |= {"status": "EXITED", "cost": 0}
+    stopped = PodResource().read_in(account.cloud, made.id, pod_inputs(), made.outputs)
+    assert stopped is not None and stopped.outputs.offer == made.outputs.offer
+
+
 def test_a_volume_a_registry_and_a_secret_reference_are_sent_where_they_belong() -> None:
     reference = "{{ RUNPOD_SECRET_key }}"
     account = Account()
@@ -432,7 +454,9 @@ def test_only_other_keys_than_the_pod_has_need_another_pod() -> None:
     known = {"api_key": "sk-2", "key_reference": reference.get_secret_value()}
     resource = PodResource()
     assert resource.satisfied(asked, {**known, "previous_reference": before.get_secret_value()}, outputs) == asked
-    assert resource.satisfied(asked, {**known, "previous_reference": "{{ RUNPOD_SECRET_va_2 }}"}, outputs) == frozenset()
+    assert (
+        resource.satisfied(asked, {**known, "previous_reference": "{{ RUNPOD_SECRET_va_2 }}"}, outputs) == frozenset()
+    )
     assert resource.satisfied(asked, {**known, "previous_reference": UNKNOWN}, outputs) == frozenset()
     imported = resource.read_in(account.cloud, made.id, None, None)
     assert imported is not None and imported.inputs.previous_reference == before

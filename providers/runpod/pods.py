@@ -50,6 +50,7 @@ class PodOutputs(Properties):
     cuda: str = Field(description="CUDA release of the host's driver, empty while unknown.")
     status: str = Field(description="RunPod's status of the pod.")
     hourly_usd: str = Field(description="What RunPod bills, in US dollars an hour.")
+    offer: dict[str, Any] = Field(default={}, description="What was rented, with the rate that is billed.")
     endpoint: str = Field(description="OpenAI base URL, through RunPod's proxy: 100 seconds to the first byte.")
     run: str = Field(description="Changes whenever the container is started anew.")
     keys: SecretStr = Field(default=SecretStr(""), description="What its environment has for keys.")
@@ -123,7 +124,7 @@ class PodResource(NativeResource[PodInputs, PodOutputs]):
         if pod is None:
             return None
         run = outputs.run if outputs else pod.started_at or pod.created_at
-        return Found(inputs_of(pod, inputs), _outputs(cloud, pod, run))
+        return Found(inputs_of(pod, inputs), _outputs(cloud, pod, run, outputs))
 
     def update(
         self, context: Context, id: str, outputs: PodOutputs, old: PodInputs, new: PodInputs
@@ -151,7 +152,7 @@ class PodResource(NativeResource[PodInputs, PodOutputs]):
             cloud.act(_path(id), "start")
             pod = _get(cloud, id) or pod
         run = context.now().isoformat(timespec="seconds") if body or started else outputs.run
-        return Created(id, _outputs(cloud, pod, run))
+        return Created(id, _outputs(cloud, pod, run, outputs))
 
     def delete(self, context: Context, id: str, outputs: PodOutputs) -> None:
         self.delete_in(connect(context.wait), context, id)
@@ -262,7 +263,12 @@ def _settled(cloud: RunPod, context: Context, pod: answers.Pod) -> answers.Pod:
     return pod
 
 
-def _outputs(cloud: RunPod, pod: answers.Pod, run: str) -> PodOutputs:
+def _outputs(cloud: RunPod, pod: answers.Pod, run: str, before: PodOutputs | None = None) -> PodOutputs:
+    from providers.runpod.pricing import rented
+    from serving.rented import as_output
+
+    # A stopped pod has no price.
+    offer = as_output(rented(pod)) if pod.cost and pod.gpu else before.offer if before else {}
     return PodOutputs(
         label=pod.label,
         gpu=pod.gpu.id if pod.gpu else "",
@@ -271,6 +277,7 @@ def _outputs(cloud: RunPod, pod: answers.Pod, run: str) -> PodOutputs:
         cuda=pod.cuda_version or "",
         status=pod.status,
         hourly_usd=f"{pod.cost:f}",
+        offer=offer,
         endpoint=cloud.urls.proxy.format(id=pod.id, port=PORT) + "/v1",
         run=run,
         keys=SecretStr(keys_text(pod.env.get(API_KEY), pod.env.get(PREVIOUS_KEY))),

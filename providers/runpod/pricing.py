@@ -14,14 +14,15 @@ from typing import Literal, cast
 from providers import market
 from providers.base import PlatformError
 from providers.market import Market
-from providers.runpod.answers import Availability, GpuType
+from providers.runpod.answers import Availability, GpuType, Pod, PodGpu
 from providers.runpod.client import RunPod, connect
 from serving.gpus import UnknownGpu, gpu_on
 from serving.offers import Offer, Rate, Tier
-from serving.places import regions_on
+from serving.places import place, regions_on
 from serving.snapshot import rate_of
-from serving.spec import DeploymentSpec
+from serving.spec import HOURS_PER_MONTH, DeploymentSpec
 
+_CENT_OF_A_CENT = Decimal("0.0001")
 CATALOGUE_URL = "https://api.runpod.io/v2/catalog/gpus"
 
 _LEVELS: tuple[Availability, ...] = ("NONE", "LOW", "MEDIUM", "HIGH")
@@ -83,6 +84,35 @@ def dated_rate(kind: Literal["pod", "serverless"], meter: str, quantity: Decimal
         if (price.platform, price.kind, price.meter) == ("runpod", kind, meter):
             return rate_of(price, quantity)
     return Rate(meter, "GB-Months", None, "snapshot", "", None, quantity=quantity)
+
+
+def rented(pod: Pod) -> Offer:
+    """What a pod is and bills, in the terms of offers. What RunPod bills is one price, of GPUs and disk together."""
+    gpu = pod.gpu or PodGpu(id="")
+    disk = dated_rate("pod", "disk")
+    disk_usd = (disk.unit_price or Decimal(0)) * (pod.disk or 0) / HOURS_PER_MONTH
+    each = ((pod.cost - disk_usd) / gpu.count).quantize(_CENT_OF_A_CENT)
+    since = date.fromisoformat(pod.created_at[:10]) if pod.created_at else None
+    rate = Rate("GPU", "Hours", each, "live", CATALOGUE_URL, since, "as billed", quantity=Decimal(gpu.count))
+    tier: Tier = "secure" if pod.cloud == "SECURE" else "community"
+    try:
+        name = gpu_on("runpod", gpu.id).name
+    except UnknownGpu:
+        name = ""
+    where = place("runpod", pod.data_center_id or "")
+    return Offer(
+        platform="runpod",
+        kind="pod",
+        sku=gpu.id,
+        gpu=name,
+        gpu_count=gpu.count,
+        region=pod.data_center_id or "",
+        country=where.country if where else "",
+        tier=tier,
+        spot=False,
+        rates=(rate, disk),
+        evidence=_EVIDENCE[tier],
+    )
 
 
 def _pod(
