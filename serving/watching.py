@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
+from serving.cost import BASED_ON_USE
 from serving.tls import expiring
 
 Severity = Literal["critical", "warning", "info"]
@@ -44,6 +45,7 @@ class Money:
     monthly: Decimal | None = None
     high: Decimal | None = None
     open_use: bool = False
+    """Whether the hours of workers are what isn't declared; traffic alone, which every machine has, is none of it."""
 
     @classmethod
     def of(cls, cost: Mapping[str, Any]) -> Money:
@@ -51,7 +53,8 @@ class Money:
         if cost.get("incomplete"):
             return cls()
         hourly, monthly, high = (_usd(cost.get(name)) for name in ("hourly_usd", "monthly_usd", "high"))
-        return cls(hourly, monthly, high, bool(cost.get("depends_on_usage")))
+        workers = any(line.get("ServiceName") in BASED_ON_USE for line in cost.get("lines") or ())
+        return cls(hourly, monthly, high, bool(cost.get("depends_on_usage")) and workers)
 
     @property
     def compared(self) -> Decimal | None:

@@ -116,6 +116,12 @@ def test_where_use_is_open_costs_are_compared_at_their_most() -> None:
     assert one.text == "L4 on gcp costs $300.00 a month, $100.00 (25%) less"
 
 
+def test_traffic_of_unknown_volume_makes_no_machine_dearer_than_another_and_workers_of_unknown_hours_do() -> None:
+    cost: dict[str, Any] = {"hourly_usd": "0.4", "monthly_usd": "300.00", "high": "400.00", "depends_on_usage": True}
+    assert Money.of({**cost, "lines": [{"ServiceName": "vm"}]}).compared == Decimal("300.00")
+    assert Money.of({**cost, "lines": [{"ServiceName": "vm"}, {"ServiceName": "serverless"}]}).compared == Decimal(400)
+
+
 def test_a_price_that_is_not_known_is_compared_with_nothing() -> None:
     seen = replace(WELL, shown=Money(), billed=Decimal(9), cheapest=Cheapest("L4", Decimal(1)))
     assert findings(seen, Limits()) == ()

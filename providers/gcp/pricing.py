@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from providers.base import PlatformError
+from providers.base import AuthError, PlatformError
 from providers.gcp import catalog
 from providers.gcp.auth import present
 from providers.gcp.quotas import Quotas
@@ -104,13 +104,14 @@ def refresh(seconds: float = 300.0, clock: Callable[[], float] = time.monotonic)
     """Reads the whole catalogue and keeps what matters of it for the day.
 
     Raises:
-        PlatformError: no API key is set, Google refuses it, or the time is up.
+        AuthError: no API key is set.
+        PlatformError: Google refuses it, or the time is up.
     """
     import httpx
 
     key = os.environ.get(KEY_VARIABLE)
     if not key:
-        raise PlatformError(f"no API key in ${KEY_VARIABLE}")
+        raise AuthError(f"no API key in ${KEY_VARIABLE}")
     url = f"{os.environ.get(URL_VARIABLE, 'https://cloudbilling.googleapis.com').rstrip('/')}"
     until = clock() + seconds
     found: list[catalog.Found] = []
