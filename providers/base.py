@@ -37,6 +37,9 @@ PLATFORMS: Mapping[str, str] = {
 }
 """Platform name -> its package. The name is what `vllm-anywhere:provider` takes."""
 
+PACKAGES: Mapping[str, str] = {**PLATFORMS, "gateway": "providers.gateway"}
+"""Name -> package of everything that has resources and logs: the platforms, and what stands in front of them."""
+
 SHARED_RESOURCES = "providers.shared.resources"
 """Resources that every platform's deployment has: the API key and the readiness gate."""
 
@@ -124,9 +127,11 @@ class Declared:
     `server` names the declaration whose logs explain a failure. `endpoint` is the OpenAI base URL, ending in /v1.
     `run` is an output that changes whenever the server is started anew, so that it has to answer anew.
     `model` is the name that requests use, `hardware` and `notes` are sentences for people. `ca` is the certificate
-    (PEM) that clients have to trust, where the platform's own TLS doesn't do. `each` names the declarations that every
+    (PEM) that clients have to trust, where the platform's own TLS doesn't do. `key_delay_s` is how many seconds a
+    rotated key may take to reach servers that serve on meanwhile. `each` names the declarations that every
     one of several servers needs for itself (`providers.replicas`); the others are shared. It is empty where the
-    platform multiplies servers by itself.
+    platform multiplies servers by itself. `rented` is the output of `server` that tells what was rented
+    (`serving.rented`); it is empty where that is always what was planned.
     """
 
     resources: tuple[Declaration, ...]
@@ -137,7 +142,9 @@ class Declared:
     hardware: str
     notes: tuple[str, ...] = ()
     ca: Ref | None = None
+    key_delay_s: int = 0
     each: tuple[str, ...] = ()
+    rented: str = ""
 
 
 KEY = Ref("api-key", "value")
@@ -163,13 +170,15 @@ class Ask:
     """What an adapter decides on: the spec, the platform's own section, and what the platform offers now.
 
     `market` is what the platform's pricing module found (`pricing.query`), of a type that only the platform knows.
-    `secrets` names the secrets that the stack config holds.
+    `secrets` names the secrets that the stack config holds. `running` is what the stack rents already, where the
+    market has nothing else for the spec.
     """
 
     spec: DeploymentSpec
     options: Any
     market: Any
     secrets: frozenset[str] = frozenset()
+    running: Offer | None = None
 
 
 class Adapter(Protocol):
@@ -220,18 +229,18 @@ def live_prices() -> dict[str, Callable[[DeploymentSpec, float], Iterable[Offer]
 
 def load_logs(platform: str) -> Logs:
     """The platform's log reader."""
-    return importlib.import_module(f"{PLATFORMS[platform]}.client").log_tail
+    return importlib.import_module(f"{PACKAGES[platform]}.client").log_tail
 
 
 def load_waiting(platform: str) -> Callable[[str], str]:
     """What a platform says of a server that does not answer yet (`jobs.waiting_on`); "" where it has nothing to say."""
-    name = f"{PLATFORMS[platform]}.jobs"
+    name = f"{PACKAGES[platform]}.jobs"
     return importlib.import_module(name).waiting_on if importlib.util.find_spec(name) else lambda _: ""
 
 
 def load_advice(platform: str) -> Callable[[str], str]:
     """What to do about an error in the words of a platform's own Pulumi package; "" when it isn't known."""
-    return importlib.import_module(f"{PLATFORMS[platform]}.errors").advice
+    return importlib.import_module(f"{PACKAGES[platform]}.errors").advice
 
 
 def load_resource(token: str) -> NativeResource[Any, Any]:
@@ -242,7 +251,7 @@ def load_resource(token: str) -> NativeResource[Any, Any]:
     """
     package, module, _ = token.split(":")
     if package == NAMESPACE:
-        path = SHARED_RESOURCES if module == "index" else f"{PLATFORMS[module]}.resources"
+        path = SHARED_RESOURCES if module == "index" else f"{PACKAGES[module]}.resources"
         for resource in importlib.import_module(path).RESOURCES:
             if resource.token == token:
                 return resource
@@ -251,5 +260,5 @@ def load_resource(token: str) -> NativeResource[Any, Any]:
 
 def all_resources() -> list[NativeResource[Any, Any]]:
     """Every native resource of every platform, for the package schema."""
-    paths = [SHARED_RESOURCES, *(f"{package}.resources" for package in PLATFORMS.values())]
+    paths = [SHARED_RESOURCES, *(f"{package}.resources" for package in PACKAGES.values())]
     return [resource for path in paths for resource in importlib.import_module(path).RESOURCES]

@@ -323,6 +323,7 @@ P = TypeVar("P", bound=BaseModel)
 _SECRETS = {
     "hf_token": "Hugging Face token for gated models.",
     "own_api_key": "Your own API key, instead of the random one.",
+    "gateway_api_key": "The key of the closed API behind a gateway.",
 }
 SECRET_KEYS = frozenset(_SECRETS)
 """Stack-config keys that hold secrets. They are never part of the spec, so they can't be printed with it."""
