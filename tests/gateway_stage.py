@@ -1,4 +1,4 @@
-"""What a gateway's tests put behind it: stacks by their outputs alone, and servers that speak OpenAI's or Anthropic's API."""
+"""What a gateway's tests put behind it: stacks by their outputs alone, and servers that speak either API."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -95,10 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def finish(self) -> None:
         self.server_stub._sockets.discard(self.connection)
-        try:
+        with suppress(OSError, ValueError):
             super().finish()
-        except (OSError, ValueError):
-            pass
 
     def handle(self) -> None:
         try:

@@ -29,13 +29,11 @@ def route(body: Mapping[str, Any], headers: Mapping[str, str], rule: Mapping[str
 
 
 def parts(body: Mapping[str, Any]) -> list[Any]:
-    """Everything that the prompt is made of."""
+    """Everything that the prompt is made of; a request that is malformed is for the server to refuse."""
+    messages = body.get("messages")
+    prompts = [one.get("content") for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
     found: list[Any] = []
-    for message in body.get("messages") or ():
-        content = message.get("content")
-        found.extend(content if isinstance(content, list) else [content])
-    for field in ("prompt", "input"):
-        content = body.get(field)
+    for content in (*prompts, body.get("prompt"), body.get("input")):
         found.extend(content if isinstance(content, list) else [content])
     return [part for part in found if part is not None]
 

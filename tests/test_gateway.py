@@ -1,0 +1,268 @@
+"""What a gateway is in front of, in which order it asks, and what goes to the API: the pure part."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.gateway import (
+    GatewaySpec,
+    Upstream,
+    api_price,
+    in_order,
+    key_name,
+    parse_gateway,
+    proxy_config,
+    rule,
+    served_name,
+    upstream,
+)
+from serving.gateway_report import api_text, gateway_report
+from serving.spec import Problem, SpecError
+
+HOOKS = Path(__file__).resolve().parents[1] / "serving/data/gateway_hooks.py"
+
+
+def spec(**fields: Any) -> GatewaySpec:
+    return GatewaySpec.model_validate({"stacks": ["a", "b", "c"], **fields})
+
+
+def stack(name: str, hourly: str | None, *, by_use: bool = False, monthly: str | None = "10") -> Upstream:
+    return Upstream(
+        name,
+        "runpod",
+        "qwen3-4b",
+        (f"http://{name}/v1",),
+        by_use,
+        Decimal(hourly) if hourly is not None else None,
+        Decimal(monthly) if monthly is not None else None,
+    )
+
+
+def problems(config: Mapping[str, str]) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        parse_gateway(config)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def section(**fields: Any) -> dict[str, str]:
+    return {"vllm-anywhere:gateway": json.dumps({"stacks": ["a"], **fields})}
+
+
+def test_a_stack_list_is_all_that_a_gateway_needs() -> None:
+    plan = parse_gateway(section())
+    assert plan.gateway.stacks == ("a",)
+    assert plan.gateway.api is None
+    assert plan.api_key.rotation == "1"
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (section(stacks=[]), "vllm-anywhere:gateway.stacks"),
+        (section(stacks=["a", "a"]), "each stack once"),
+        (section(stacks=["../a"]), "vllm-anywhere:gateway.stacks.0"),
+        (section(stakcs=["a"]), "Did you mean `stacks`?"),
+        (section(api="anthropic"), "vllm-anywhere:gateway_api_key: `pulumi config set --secret gateway_api_key`"),
+        (section(api="openai"), "`api: openai` needs `api_model`"),
+        (section(api_model="claude-haiku-5-5"), "`api_model` needs `api`"),
+        (section(api="openai", api_model="gpt-x", api_budget_usd=5), "`api_budget_usd` needs a price"),
+        (section(attempt_s=90, deadline_s=60), "`attempt_s` (90) is more than `deadline_s` (60)"),
+        ({**section(), "vllm-anywhere:provider": "runpod"}, "a gateway has no model of its own"),
+        ({**section(), "vllm-anywhere:model": '{"max_len": 4096}'}, "vllm-anywhere:model: a gateway has no model"),
+    ],
+)
+def test_bad_config_names_its_key_and_what_works(config: Mapping[str, str], says: str) -> None:
+    assert any(says in problem for problem in problems(config)), problems(config)
+
+
+def test_a_stack_that_is_not_up_says_which_command_deploys_it() -> None:
+    missing, empty = upstream("a", None), upstream("b", {})
+    assert isinstance(missing, Problem) and "`pulumi stack init a`, then `pulumi up -s a`" in str(missing)
+    assert isinstance(empty, Problem) and "`pulumi up -s b` deploys it" in str(empty)
+    itself = upstream("g", {"endpoint": "http://x/v1", "model": "m", "provider": "gateway"})
+    assert isinstance(itself, Problem) and "a gateway itself" in str(itself)
+
+
+def test_each_server_of_a_stack_is_asked() -> None:
+    outputs = {
+        "endpoint": "http://1/v1",
+        "endpoints": [{"server": "server", "endpoint": "http://1/v1"}, {"server": "b", "endpoint": "http://2/v1"}],
+        "model": "qwen3-4b",
+        "provider": "vastai",
+        "cost": {"hourly_usd": "0.4000", "monthly_usd": "292.00", "lines": [{"ServiceName": "pod"}]},
+    }
+    found = upstream("a", outputs)
+    assert isinstance(found, Upstream)
+    rows = proxy_config(spec(stacks=["a"]), "qwen3-4b", [found])["model_list"]
+    assert [row["litellm_params"]["api_base"] for row in rows] == ["http://1/v1", "http://2/v1"]
+    assert {row["litellm_params"]["order"] for row in rows} == {1}
+    assert len({row["model_info"]["id"] for row in rows}) == 2
+
+
+def test_what_is_paid_for_anyway_comes_before_what_bills_by_use_and_the_unknown_last() -> None:
+    stacks = [
+        stack("unknown", None),
+        stack("by-use", "0.01", by_use=True, monthly="7"),
+        stack("dear", "0.79"),
+        stack("by-use-cheap", "0.01", by_use=True, monthly="3"),
+        stack("own", "0"),
+        stack("cheap", "0.20"),
+    ]
+    ordered = [one.stack for one in in_order(spec(), stacks)]
+    assert ordered == ["own", "cheap", "dear", "by-use-cheap", "by-use", "unknown"]
+    assert in_order(spec(order="listed"), stacks) == stacks
+
+
+@given(st.lists(st.tuples(st.booleans(), st.none() | st.decimals(0, 9, places=2)), min_size=1, max_size=8))
+def test_the_order_keeps_every_stack_and_does_not_depend_on_the_list(rows: list[tuple[bool, Decimal | None]]) -> None:
+    stacks = [
+        Upstream(f"s{n}", "p", "m", ("http://x/v1",), by_use, price, price) for n, (by_use, price) in enumerate(rows)
+    ]
+    ordered = in_order(spec(), stacks)
+    assert sorted(one.stack for one in ordered) == sorted(one.stack for one in stacks)
+
+    def rank(one: Upstream) -> tuple[bool, bool, Decimal]:
+        return one.hourly is None, one.by_use, one.hourly or Decimal(0)
+
+    assert [rank(one) for one in in_order(spec(), stacks[::-1])] == [rank(one) for one in ordered]
+
+
+def test_the_name_of_a_stand_in_is_cut_off_at_its_blank() -> None:
+    one = stack("a", "0")
+    assert served_name(spec(), [one]) == "qwen3-4b"
+    alias = Upstream(**{**vars_of(one), "model": "qwen3-4b (stand-in: SmolLM2-135M-Instruct)"})
+    assert served_name(spec(), [alias]) == "qwen3-4b"
+    assert served_name(spec(served_name="chat"), [one]) == "chat"
+
+
+def vars_of(one: Upstream) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in one.__dataclass_fields__}
+
+
+def test_the_proxys_config_names_keys_and_holds_none() -> None:
+    config = proxy_config(spec(api="anthropic", api_budget_usd="5"), "qwen3-4b", [stack("b", "0"), stack("a", "1")])
+    keys = [row["litellm_params"]["api_key"] for row in config["model_list"]]
+    assert keys == [f"os.environ/{key_name(1)}", f"os.environ/{key_name(0)}", "os.environ/ANYWHERE_API_KEY"]
+    assert config["general_settings"]["master_key"] == "os.environ/VLLM_API_KEY"
+
+
+def test_cooldown_is_on_for_a_single_server_too() -> None:
+    router = proxy_config(spec(stacks=["a"]), "qwen3-4b", [stack("a", "0")])["router_settings"]
+    assert router["allowed_fails"] is not None and router["cooldown_time"] > 0
+    assert "disable_cooldowns" not in router
+
+
+def test_a_budget_counts_at_the_dearest_row_of_the_table() -> None:
+    price = api_price(spec(api="anthropic"))
+    assert price and (price.input_per_m, price.output_per_m) == (Decimal("0.50"), Decimal("2.50"))
+    own = api_price(spec(api="openai", api_model="x", api_input_per_m="1", api_output_per_m="2"))
+    assert own and own.source == "stack config"
+    config = proxy_config(spec(api="anthropic", api_budget_usd="5", api_budget_days=7), "m", [stack("a", "0")])
+    (api,) = [row["litellm_params"] for row in config["model_list"] if row["model_name"] == "api"]
+    assert (api["max_budget"], api["budget_duration"]) == (5.0, "7d")
+    assert api["output_cost_per_token"] == pytest.approx(2.5e-6)
+
+
+def test_without_fallback_the_api_gets_what_the_rule_says_alone() -> None:
+    alone = proxy_config(spec(api="anthropic", api_fallback=False), "m", [stack("a", "0")])["router_settings"]
+    assert alone["fallbacks"] == [{"api": ["m"]}]
+    both = proxy_config(spec(api="anthropic"), "m", [stack("a", "0")])["router_settings"]
+    assert {"m": ["api"]} in both["fallbacks"]
+    assert proxy_config(spec(), "m", [stack("a", "0")])["router_settings"]["fallbacks"] == []
+
+
+def test_the_report_says_what_is_in_front_of_what_at_which_price() -> None:
+    asked = spec(api="anthropic", api_budget_usd="5")
+    text = gateway_report(asked, "qwen3-4b", [stack("own", "0"), stack("pod", "0.79"), stack("x", None)], 100)
+    for words in ("own", "no charge", "$0.79 an hour, paid anyway", "price not found", "4000 tokens and more", "$5"):
+        assert words in text
+    assert "2026-10-24" in " ".join(api_text(asked).split())
+
+
+@pytest.fixture(scope="module")
+def hooks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """The hooks' module as LiteLLM loads it, without LiteLLM."""
+    folder = tmp_path_factory.mktemp("proxy")
+    (folder / "gateway_hooks.py").write_text(HOOKS.read_text())
+    (folder / "rule.json").write_text(json.dumps(rule(spec(api="anthropic"), "qwen3-4b")))
+    logger = ModuleType("litellm.integrations.custom_logger")
+    logger.CustomLogger = object  # type: ignore[attr-defined]
+    names = ("litellm", "litellm.integrations", "litellm.integrations.custom_logger")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            patch.setitem(sys.modules, name, logger)
+        found = importlib.util.spec_from_file_location("gateway_hooks", folder / "gateway_hooks.py")
+        assert found and found.loader
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        yield module
+
+
+def chat(text: Any = "Hello.", **more: Any) -> dict[str, Any]:
+    return {"model": "qwen3-4b", "messages": [{"role": "user", "content": text}], **more}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "goes"),
+    [
+        (chat(), {}, "self"),
+        (chat("x" * 15_999), {}, "self"),
+        (chat("x" * 16_000), {}, "api"),
+        (chat(max_tokens=4000), {}, "api"),
+        (chat(max_completion_tokens=100), {}, "self"),
+        (chat(tools=[{"type": "function"}]), {}, "api"),
+        (chat(tools=[]), {}, "self"),
+        (chat([{"type": "text", "text": "x"}]), {}, "self"),
+        (chat([{"type": "image_url", "image_url": {"url": "data:"}}]), {}, "api"),
+        (chat(), {"X-Route": "api"}, "api"),
+        (chat(tools=[{"type": "function"}]), {"x-route": "self"}, "self"),
+        (chat(), {"x-route": "nonsense"}, "self"),
+        ({"model": "qwen3-4b", "prompt": "x" * 20_000}, {}, "api"),
+        ({"model": "qwen3-4b", "input": "short"}, {}, "self"),
+        ({"model": "qwen3-4b", "prompt": [1, 2, 3]}, {}, "self"),
+    ],
+)
+def test_long_tool_using_and_marked_requests_go_to_the_api(
+    hooks: ModuleType, body: dict[str, Any], headers: dict[str, str], goes: str
+) -> None:
+    assert hooks.route(body, headers, hooks.hooks.rule) == goes
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["type", "text", "content", "role"]), inner, max_size=3)
+        ),
+        max_leaves=8,
+    )
+)
+def test_no_request_of_any_form_breaks_the_rule(hooks: ModuleType, value: Any) -> None:
+    for body in ({"messages": value}, {"messages": [{"content": value}]}, {"prompt": value}, {"input": value}):
+        assert hooks.route(body, {}, hooks.hooks.rule) in ("api", "self")
+
+
+def test_a_broken_answer_is_taken_up_where_it_was_and_only_where_that_can_be_done(hooks: ModuleType) -> None:
+    def again(body: dict[str, Any], said: str = "one two ") -> dict[str, Any] | None:
+        return hooks.continuation({"proxy_server_request": {"body": body}}, said, 2)
+
+    found = again(chat(max_tokens=10, temperature=0, stream=True))
+    assert found and found["messages"][-1] == {"role": "assistant", "content": "one two "}
+    assert (found["max_tokens"], found["temperature"]) == (8, 0)
+    assert found["extra_body"] == {"continue_final_message": True, "add_generation_prompt": False}
+    for refused in (chat(tools=[{}]), chat(n=2), chat(logprobs=True), chat(response_format={"type": "json_object"})):
+        assert again(refused) is None
+    assert again({"model": "m", "prompt": "x"}) is None
+    assert again(chat(), said="") is None
