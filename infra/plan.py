@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from typing import Any
 
 from providers import base
 from providers.model_shape import model_shape
@@ -13,23 +14,39 @@ from providers.replicas import Replica, replicas
 from serving import NAMESPACE
 from serving.models import Model
 from serving.offers import Offer
-from serving.quote import Quote, quote
+from serving.quote import Quote, Running, Unread, quote
+from serving.rented import completed, from_output, together
 from serving.spec import SECRET_KEYS, DeploymentSpec, PlacementSpec, Problem, SpecError, parse_part, parse_spec
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be created, on which offer, at what cost. `declared` is one server of `servers`."""
+    """What will be created, on which offer, at what cost. `declared` is one server of `servers`.
+
+    `declare` declares the same on another offer.
+    """
 
     spec: DeploymentSpec
     offer: Offer
     declared: base.Declared
     servers: tuple[Replica, ...]
     quote: Quote
+    declare: Callable[[Offer], base.Declared]
+
+    def as_rented(self, outputs: Any) -> Plan:
+        """The plan on what has been rented, by `Declared.rented` of each server; itself while none of that is known."""
+        rented = [from_output(value) for value in outputs] if isinstance(outputs, list) else []  # pyright: ignore[reportUnknownVariableType]
+        if not any(rented):
+            return self
+        offer = together([completed(one, self.offer) if one else self.offer for one in rented])
+        return replace(self, offer=offer, declared=self.declare(offer), quote=self.quote.of_rented(offer))
 
 
-def make_plan(config: Mapping[str, str]) -> Plan:
+def make_plan(config: Mapping[str, str], running: Callable[[], Running | Unread | None] = lambda: None) -> Plan:
     """The plan for a stack's config. Asks the chosen platform for its offers; creates nothing.
+
+    `running` tells what the stack runs now. It is asked when the platform has nothing to rent for the spec: what is
+    rented already may go on, and be changed in place.
 
     Raises:
         SpecError: when the config is wrong, the platform can't serve it, or it breaks its budget; every problem
@@ -51,11 +68,12 @@ def make_plan(config: Mapping[str, str]) -> Plan:
     options = parse_part(adapter.options, section, spec.provider)
     secrets = frozenset(key for key in SECRET_KEYS if f"{NAMESPACE}:{key}" in config)
     ask = base.Ask(spec, options, base.load_market(spec.provider)(spec), secrets)
-    if reasons := adapter.unsupported(ask):
-        raise SpecError([Problem(f"{NAMESPACE}:{reason.key}", "", reason.text) for reason in reasons])
-    offers = adapter.offers(ask)
-    if not offers:
-        raise SpecError([Problem(f"{NAMESPACE}:provider", spec.provider, "nothing on offer there fits this spec")])
+    offers, problems = _offers(adapter, ask)
+    if problems and (kept := _kept(spec, running())):
+        ask = replace(ask, running=kept)
+        offers, problems = _offers(adapter, ask)
+    if problems:
+        raise SpecError(problems)
     offer = offers[0]
 
     def market() -> list[Offer]:
@@ -68,7 +86,26 @@ def make_plan(config: Mapping[str, str]) -> Plan:
     declared = adapter.resources(ask, offer)
     _require_packages(spec.provider, declared)
     servers = replicas(declared, spec.scaling.min)
-    return Plan(spec, offer, declared, servers, quote(spec, _shape(spec, offer), offer, market))
+    quoted = quote(spec, _shape(spec, offer), offer, market)
+    return Plan(spec, offer, declared, servers, quoted, lambda other: adapter.resources(ask, other))
+
+
+def _offers(adapter: base.Adapter, ask: base.Ask) -> tuple[list[Offer], list[Problem]]:
+    """What can be rented, best first; else why nothing can."""
+    if reasons := adapter.unsupported(ask):
+        return [], [Problem(f"{NAMESPACE}:{reason.key}", "", reason.text) for reason in reasons]
+    if offers := adapter.offers(ask):
+        return offers, []
+    return [], [Problem(f"{NAMESPACE}:provider", ask.spec.provider, "nothing on offer there fits this spec")]
+
+
+def _kept(spec: DeploymentSpec, now: Running | Unread | None) -> Offer | None:
+    """What the stack rents on this platform already, if it would do for the spec."""
+    if not isinstance(now, Running) or now.platform != spec.provider or not (rented := from_output(now.rented)):
+        return None
+    from serving.rank import Judge
+
+    return rented if Judge(spec, model_shape(spec.model))(rented).ok else None
 
 
 def _require_packages(platform: str, declared: base.Declared) -> None:

@@ -20,13 +20,14 @@ from providers.replicas import Replica, created, hardware, resources, turns
 from serving import NAMESPACE
 from serving.cost import BASED_ON_USE
 from serving.quote import Running, Unread, running
-from serving.report import PlanView, plan_facts, plan_report
+from serving.report import PlanView, plan_facts, plan_report, rented_text
 from serving.spec import Problem, SpecError
 
 REPORT = "VLLM_ANYWHERE_REPORT"
 """Set to `json`, the report under the Deployment is one JSON object, for programs that read `preview --json`."""
 
 
+_READ_OUTPUTS = "pulumi:pulumi:readStackOutputs"
 _READS, _READ_PAUSE_S = 20, 0.05
 
 
@@ -38,7 +39,7 @@ def run() -> None:
     """
     config = {**stack_config.get_config_env(), **stack_config.CONFIG.get()}
     try:
-        plan = make_plan(config)
+        plan = make_plan(config, _running_now)
     except SpecError as error:
         listed = "\n".join(f"  {_masked(problem)}" for problem in error.problems)
         raise pulumi.RunError(f"nothing was created: the stack config can't be deployed\n{listed}") from None
@@ -61,20 +62,26 @@ class Deployment(pulumi.ComponentResource):
         servers = plan.servers
         declarations = [_api_key(plan), *resources(plan.declared, servers), *(_ready(plan, one) for one in servers)]
         answers = [_answered(one) for one in servers]
-        wanted = [KEY, *refs_in([one.endpoint for one in servers]), *refs_in(plan.declared.ca), *refs_in(answers)]
+        rented = [Ref(one.name, plan.declared.rented) for one in servers if plan.declared.rented]
+        endpoints = [one.endpoint for one in servers]
+        wanted = [KEY, *refs_in(endpoints), *refs_in(plan.declared.ca), *refs_in(answers), *rented]
         now = asyncio.ensure_future(_running())
         in_turn = asyncio.ensure_future(_turns(plan, now)) if len(servers) > 1 else None
         registered = register(declarations, wanted, parent=self, platform=plan.spec.provider, turns=in_turn)
-        # Before its first child is known, the engine has no row for the component and shows the text elsewhere.
-        cost = pulumi.Output.from_input(asyncio.to_thread(plan.quote.as_output))
-        told = pulumi.Output.all(registered[KEY.resource].urn, cost, pulumi.Output.from_input(now))
-        told.apply(lambda known: pulumi.info(_report(plan, known[2]), resource=self))
+        # It is long work, which whatever is quoted in the end shares.
+        ahead = pulumi.Output.from_input(asyncio.to_thread(plan.quote.as_output))
+        actual = ahead.apply(lambda _: plan)
+        if rented:
+            told = pulumi.Output.all(ahead, resolve(rented, registered))
+            actual = told.apply(lambda known: plan.as_rented(known[1]), run_with_unknowns=True)
+        cost = actual.apply(lambda known: known.quote.as_output())
+        self._tell(plan, actual, registered[KEY.resource].urn, ahead, pulumi.Output.from_input(now))
         outputs = {
             "endpoint": resolve(plan.declared.endpoint, registered),
             "api_key": pulumi.Output.secret(resolve(KEY, registered)),
             "model": plan.declared.model,
             "provider": plan.spec.provider,
-            "hardware": hardware(plan.declared, servers),
+            "hardware": actual.apply(lambda known: hardware(known.declared, servers)),
             "cost": cost,
             "ready": resolve(answers[0], registered),
             **({"endpoints": resolve(_endpoints(servers, answers), registered)} if len(servers) > 1 else {}),
@@ -83,6 +90,33 @@ class Deployment(pulumi.ComponentResource):
         self.register_outputs(outputs)
         for name, value in outputs.items():
             pulumi.export(name, value)
+
+    def _tell(
+        self,
+        plan: Plan,
+        actual: pulumi.Output[Plan],
+        child: pulumi.Output[str],
+        ahead: pulumi.Output[Any],
+        now: pulumi.Output[Running | Unread | None],
+    ) -> None:
+        """Shows the report: on what is rented where something runs, else on what is about to be."""
+
+        def tell(known: list[Any]) -> None:
+            running: Running | Unread | None = known[2]
+            here = isinstance(running, Running) and running.platform == plan.spec.provider
+            if here or pulumi.runtime.is_dry_run():
+                actual.apply(lambda found: pulumi.info(_report(found, running), resource=self))
+                return
+            pulumi.info(_report(plan, running), resource=self)
+            actual.apply(lambda found: _tell_rented(found, self))
+
+        # Before its first child is known, the engine has no row for the component and shows the text elsewhere.
+        pulumi.Output.all(child, ahead, now).apply(tell)
+
+
+def _tell_rented(plan: Plan, deployment: pulumi.Resource) -> None:
+    if plan.quote.planned:
+        pulumi.info(rented_text(plan.quote), resource=deployment)
 
 
 def _answered(server: Replica) -> dict[str, Ref]:
@@ -112,15 +146,26 @@ async def _turns(plan: Plan, running: Awaitable[Running | Unread | None]) -> Tur
 
 async def _running() -> Running | Unread | None:
     """What runs now, by the outputs that the last `up` of this very stack left."""
-    name = f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
     for _ in range(_READS):
         try:
-            answer = await pulumi.runtime.invoke_async("pulumi:pulumi:readStackOutputs", {"name": name})
+            answer = await pulumi.runtime.invoke_async(_READ_OUTPUTS, _this_stack())
             return running(answer["outputs"])
         except Exception:
             # The file backend writes the state in place, so a read during `up` may find half of it.
             await asyncio.sleep(_READ_PAUSE_S)
     return Unread()
+
+
+def _running_now() -> Running | Unread | None:
+    """The same at once, before anything is registered: nothing writes yet."""
+    try:
+        return running(pulumi.runtime.invoke(_READ_OUTPUTS, _this_stack()).value["outputs"])
+    except Exception:
+        return Unread()
+
+
+def _this_stack() -> dict[str, Any]:
+    return {"name": f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"}
 
 
 def _report(plan: Plan, now: Running | Unread | None) -> str:
@@ -166,6 +211,7 @@ def _ready(plan: Plan, server: Replica) -> Declaration:
             "serverId": Ref(server.name, "id"),
             "run": server.run if isinstance(server.run, Text) else Text("{}", (server.run,)),
             "timeoutS": plan.spec.ready.timeout_s,
+            **({"keyDelayS": plan.declared.key_delay_s} if plan.declared.key_delay_s else {}),
             **({"caPem": server.ca} if server.ca else {}),
             **({} if plan.spec.ready.wake or not _may_sleep(plan) else {"wake": False}),
         },

@@ -4,7 +4,7 @@ the same would cost elsewhere."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from serving.cost import assumptions_for, boot_cost, estimate, stopped_cost
 from serving.lines import Estimate, cents
 from serving.offers import Offer
+from serving.rented import as_output, completed
 from serving.spec import DeploymentSpec, SpecError
 
 # Ranking and its tables are loaded by what asks for them, so that a preview can register its resources meanwhile.
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 class Quote:
     """A plan's cost and fit. What only people read is worked out when it is first asked for.
 
-    `market` makes up what else could be rented, on any platform; `model` is None when a stand-in is served.
+    `market` makes up what else could be rented, on any platform; `model` is None when a stand-in is served. Where
+    `offer` is what has been rented, `planned` is the quote of what would be now.
     """
 
     spec: DeploymentSpec
@@ -35,6 +37,7 @@ class Quote:
     offer: Offer
     estimate: Estimate
     market: Callable[[], Iterable[Offer]]
+    planned: Quote | None = None
 
     @cached_property
     def preflight(self) -> Preflight | None:
@@ -72,6 +75,8 @@ class Quote:
         """The cheapest offers on other platforms that fit the same spec."""
         from serving.rank import alternatives
 
+        if self.planned is not None:
+            return self.planned.elsewhere
         return alternatives(self.ranking(self.spec), self.offer.platform)
 
     def ranking(self, spec: DeploymentSpec) -> list[Candidate]:
@@ -80,12 +85,19 @@ class Quote:
 
         return shortlist(spec, self.model, self.market()) if self.model else []
 
+    def of_rented(self, rented: Offer) -> Quote:
+        """The quote of what has been rented: at the prices that are billed, where the platform tells them."""
+        offer = completed(rented, self.offer)
+        assumed = assumptions_for(self.model) if self.model else None
+        return replace(self, offer=offer, estimate=estimate(self.spec, offer, assumed), planned=self)
+
     def as_output(self) -> dict[str, Any]:
-        """The stack output `cost`: money as text."""
+        """The stack output `cost`: money as text. `rented` is what it is the cost of, once that exists."""
         return {
             **self.estimate.as_output(),
             "budget": self.budget.as_output() if self.budget else None,
             "alternatives": [alternative_output(candidate) for candidate in self.elsewhere],
+            **({"rented": as_output(self.offer)} if self.planned else {}),
         }
 
 
@@ -107,12 +119,13 @@ def quote(spec: DeploymentSpec, model: Model | None, offer: Offer, market: Calla
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What runs now, as the last `up` left it in the stack's outputs."""
+    """What runs now, as the last `up` left it in the stack's outputs. `rented` is for `serving.rented.from_output`."""
 
     platform: str
     hardware: str
     monthly: Decimal
     servers: int = 1
+    rented: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +138,8 @@ def running(outputs: Mapping[str, Any]) -> Running | None:
     try:
         monthly = Decimal(outputs["cost"]["monthly_usd"])
         servers = len(outputs.get("endpoints") or (1,))
-        return Running(str(outputs["provider"]), str(outputs["hardware"]), monthly, servers)
+        rented = outputs["cost"].get("rented")
+        return Running(str(outputs["provider"]), str(outputs["hardware"]), monthly, servers, rented)
     except (KeyError, TypeError, InvalidOperation):
         return None
 

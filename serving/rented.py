@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from serving.offers import Offer
+from serving.offers import Offer, Rate
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -53,14 +53,13 @@ def completed(rented: Offer, planned: Offer) -> Offer:
 
 
 def together(servers: Sequence[Offer]) -> Offer:
-    """One offer that costs, taken as often as there are servers, what they cost together."""
+    """One offer that costs, taken as often as there are servers, what they cost together. All have the same meters."""
     first = servers[0]
-    return replace(first, rates=tuple(_mean(servers, at) for at in range(len(first.rates))))
+    return replace(first, rates=tuple(_mean(rate, servers) for rate in first.rates))
 
 
-def _mean(servers: Sequence[Offer], at: int) -> Any:
-    rate = servers[0].rates[at]
-    prices = [one.rates[at].unit_price if len(one.rates) > at else None for one in servers]
+def _mean(rate: Rate, servers: Sequence[Offer]) -> Rate:
+    prices = [other.unit_price for one in servers for other in one.rates if other.meter == rate.meter]
     known = [price for price in prices if price is not None]
     if len(known) < len(prices):
         return replace(rate, unit_price=None)

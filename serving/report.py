@@ -80,6 +80,8 @@ def _plan_rows(plan: PlanView, quote: Quote) -> Iterator[tuple[str, str]]:
     offer = quote.offer
     yield "platform", offer.platform
     yield "offer", offer_name(offer)
+    if quote.planned and (better := _better(quote, quote.planned)):
+        yield "", better
     if quote.place:
         yield "place", f"{quote.place.where}; {quote.place.evidence or 'nobody vouches for it'}"
     yield "hardware", plan.hardware
@@ -93,6 +95,23 @@ def _plan_rows(plan: PlanView, quote: Quote) -> Iterator[tuple[str, str]]:
         yield "creates", ", ".join(f"{name} ({kind})" for name, kind in plan.creates)
     for note in plan.notes:
         yield "note", note
+
+
+def rented_text(quote: Quote) -> str:
+    """What has been rented, and what it costs."""
+    cost = quote.estimate
+    return f"rented: {quote.offer.gpu}, {offer_name(quote.offer)}: {_hourly(cost)} an hour, {_total(cost)} a month"
+
+
+def _better(quote: Quote, planned: Quote) -> str:
+    """What the same would cost if it was rented now, where that is less: nothing moves there by itself."""
+    kept, now = quote.estimate, planned.estimate
+    if kept.incomplete or now.incomplete or cents(now.monthly) >= cents(kept.monthly):
+        return ""
+    return (
+        f"it is rented already and stays; now {planned.offer.gpu}, {offer_terms(planned.offer)} would cost "
+        f"{dollars(now.monthly)} a month ({signed(now.monthly - kept.monthly)})"
+    )
 
 
 def offer_name(offer: Offer) -> str:

@@ -109,6 +109,7 @@ class RunPodAdapter:
             notes=tuple(_notes(ask, offer)),
             # Of serverless workers RunPod makes as many as are asked for.
             each=("server",) if options_of(ask).mode == "pod" else (),
+            rented="offer" if options_of(ask).mode == "pod" else "",
         )
 
     def _complete(self, ask: Ask, offer: Offer, among: Sequence[Offer]) -> Offer:

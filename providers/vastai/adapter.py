@@ -71,6 +71,8 @@ class VastaiAdapter:
 
     def offers(self, ask: Ask) -> list[Offer]:
         market, spec = _market(ask), ask.spec
+        if ask.running is not None:
+            return [_rebid(ask.running, _options(ask))]
         gpus = _gpus(ask)
         if market.at is None:
             names = {gpu.name for gpu in gpus}
@@ -142,6 +144,7 @@ class VastaiAdapter:
             endpoint=Ref("server", "endpoint"),
             run=Ref("server", "run"),
             ca=None if options.plain_http else Ref("tls", "caPem"),
+            rented="offer",
             model=spec.model.served_name,
             hardware=f"{offer.gpu_count}x {offer.gpu}",
             notes=(*_market(ask).notes, *_notes(ask, offer, wanted, half)),
@@ -215,6 +218,12 @@ def _gpu_usd(ask: Ask, wanted: Wanted, offer: VastOffer) -> Decimal:
     return bid_on(wanted, _options(ask).bid_usd, offer.min_bid, offer.storage_cost)
 
 
+def _rebid(running: Offer, options: VastaiOptions) -> Offer:
+    """What runs, at the bid that `up` sets."""
+    bids = running.spot and options.bid_usd is not None
+    return _bidding(running, options.bid_usd) if bids and options.bid_usd is not None else running
+
+
 def _bidding(offer: Offer, usd: Decimal) -> Offer:
     gpu, *others = offer.rates
     said = "the bid, which is what it costs; it may be outbid" if offer.spot else gpu.assumption
@@ -268,7 +277,12 @@ def _nobody(wanted: Wanted) -> str:
 
 def _notes(ask: Ask, offer: Offer, wanted: Wanted, half: bool) -> list[str]:
     options, market, spec = _options(ask), _market(ask), ask.spec
-    notes = [_price_note(ask)] if market.asks else []
+    notes: list[str] = []
+    if ask.running is not None:
+        why = _none_fits(ask, _gpus(ask)).text if market.at else "there is no price to rent another one by"
+        notes.append(f"What is rented stays, and nothing could replace it now: {why}.")
+    elif any(str(found.id) == offer.sku for found in market.asks):
+        notes.append(_price_note(ask))
     if spec.hardware.spot:
         after = "and on demand is rented when no bid wins" if options.fallback else "or looks elsewhere"
         notes.append(f"Interruptible: a higher bid or an on-demand renter stops it; then `up` bids again, {after}.")
