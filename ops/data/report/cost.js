@@ -162,10 +162,12 @@ class Breakeven {
     const [first] = compare({ ...this.base, min: style.scales ? 0 : 1, max: 1 }, wanted);
     if (!first || !first.cost) return null;
     const costs = new Map();
-    const range = (requests, servers, traffic = ["1", "1"]) => {
+    const at = (requests, servers, traffic = ["1", "1"]) => {
       const perDay = Number(Decimal.of(requests).times(24).over(this.plan.hours).round());
-      const plan = { ...this.base, requests: perDay, min: style.scales ? 0 : servers, max: servers, traffic };
-      const total = new Estimator(plan).totals(first.offer);
+      return { ...this.base, requests: perDay, min: style.scales ? 0 : servers, max: servers, traffic };
+    };
+    const range = (requests, servers, traffic) => {
+      const total = new Estimator(at(requests, servers, traffic)).totals(first.offer);
       return spanned((end) => total[end].plus(this.terms.maintenance));
     };
     const cost = (requests, servers) => {
@@ -173,7 +175,7 @@ class Breakeven {
       if (!costs.has(key)) costs.set(key, range(requests, servers).expected);
       return costs.get(key);
     };
-    return { ...style, offer: first.offer, cost, range };
+    return { ...style, offer: first.offer, at, cost, range };
   }
 
   servers(requests) {
