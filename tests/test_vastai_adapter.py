@@ -15,6 +15,7 @@ from providers.vastai.adapter import ADAPTER
 from providers.vastai.offers import VastOffer, as_offer
 from providers.vastai.options import VastaiOptions, ceiling, traffic_for
 from providers.vastai.pricing import VastMarket, query
+from serving.cost import estimate
 from serving.models import model
 from serving.spec import DeploymentSpec
 
@@ -128,11 +129,24 @@ def test_the_lowest_cap_is_the_ceiling() -> None:
     assert of({"monthly_usd": "365"}) == Decimal("0.5")
 
 
+def test_several_servers_are_each_on_a_machine_of_its_own_and_cost_what_those_cost_together() -> None:
+    asked = ask(scaling={"min": 3}, budget={"hourly_usd": "1.5"}, usage={"requests_per_day": 3000})
+    assert ADAPTER.unsupported(asked) == []
+    three = ADAPTER.offers(asked)[0]
+    gpus = estimate(asked.spec, three).lines[0]
+    assert gpus.monthly == 730 * (Decimal("0.31") + Decimal("0.32") + Decimal("0.33"))
+    assert "mean of 3 servers, 0.31 to 0.33" in gpus.rate.assumption
+    inputs = server(asked)
+    assert inputs["maxHourlyUsd"] == "0.500000"
+    assert inputs["downloadGb"] == server(ask(usage={"requests_per_day": 1000}))["downloadGb"]
+    assert ADAPTER.resources(asked, three).each == ("server",)
+
+
 @pytest.mark.parametrize(
     ("spec", "options", "key"),
     [
         ({"scaling": {"min": 0, "max": 1}}, {}, "scaling.min"),
-        ({"scaling": {"min": 2, "max": 2}}, {}, "scaling.min"),
+        ({"scaling": {"min": 7, "max": 7}}, {}, "scaling.min"),
         ({}, {"bid_usd": "0.2"}, "vastai.bid_usd"),
         ({"placement": {"regions": ["europe-west4"]}}, {}, "placement.regions"),
         ({"hardware": {"gpus": ["GTX 1080 Ti"]}}, {}, "hardware.gpus"),

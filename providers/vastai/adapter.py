@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from statistics import median
@@ -13,6 +14,7 @@ from providers.vastai.options import (
     ceiling,
     countries,
     cuda,
+    instances,
     traffic_for,
     usable_gpus,
     wanted_for,
@@ -32,6 +34,7 @@ from providers.vastai.search import (
 from serving.capabilities import BF16_SINCE
 from serving.gpus import Gpu
 from serving.offers import Offer
+from serving.rented import together
 from serving.report import dollars
 from serving.start import fitting, start_script
 
@@ -54,9 +57,8 @@ class VastaiAdapter:
             if options.template_hash is None:
                 text = "name a template of the account whose image registers at the router, such as Vast.ai's own vLLM"
                 reasons.append(Reason("vastai.template_hash", text))
-        elif spec.scaling.min != 1:
-            text = f"an instance can't sleep or multiply: {spec.scaling.min} servers were asked for, and 1 works"
-            reasons.append(Reason("scaling.min", text))
+        elif spec.scaling.min == 0:
+            reasons.append(Reason("scaling.min", "0 lets a server sleep, and an instance can't: 1 works, or more"))
         if options.bid_usd is not None and not spec.hardware.spot:
             reasons.append(Reason("vastai.bid_usd", "a bid needs `hardware.spot: true`; on demand the price is fixed"))
         if (spec.placement.regions or spec.placement.gdpr) and not countries(spec):
@@ -67,6 +69,8 @@ class VastaiAdapter:
         reasons += [Reason(found.key, f"{found.wrong}. {found.works}".strip()) for found in refusals]
         if gpus and not reasons and market.at is not None and options.mode == "instance" and not self.offers(ask):
             reasons.append(_none_fits(ask, gpus))
+        elif not reasons and ask.running is None and market.at is not None:
+            reasons += _too_few(ask, gpus)
         return reasons
 
     def offers(self, ask: Ask) -> list[Offer]:
@@ -87,9 +91,13 @@ class VastaiAdapter:
             for found in best
         ]
         priced = [_bidding(offer, _gpu_usd(ask, wanted, found)) for offer, found in zip(shown, best, strict=True)]
-        prices = [offer.rates[0].unit_price or Decimal(0) for offer in priced[:BEST]]
+        count = instances(spec, _options(ask))
+        prices = [offer.rates[0].unit_price or Decimal(0) for offer in priced[: max(BEST, count)]]
         ranges = [_ranged(offer, min(prices), max(prices)) for offer in priced]
-        return [_sleeping(offer) for offer in ranges] if _options(ask).mode == "serverless" else ranges
+        if _options(ask).mode == "serverless":
+            return [_sleeping(offer) for offer in ranges]
+        # Each server is on a machine of its own, at that machine's price.
+        return [together(ranges[:count]), *ranges[1:]] if ranges else []
 
     def resources(self, ask: Ask, offer: Offer) -> Declared:
         options, spec = _options(ask), ask.spec
@@ -148,6 +156,7 @@ class VastaiAdapter:
             model=spec.model.served_name,
             hardware=f"{offer.gpu_count}x {offer.gpu}",
             notes=(*_market(ask).notes, *_notes(ask, offer, wanted, half)),
+            each=("server",),
         )
 
 
@@ -265,6 +274,17 @@ def _none_fits(ask: Ask, gpus: list[Gpu]) -> Reason:
     )
 
 
+def _too_few(ask: Ask, gpus: list[Gpu]) -> Iterator[Reason]:
+    """Why a market with offers that fit does not do for as many servers."""
+    count, fits = instances(ask.spec, _options(ask)), len(_fitting(ask, gpus)[0])
+    if _options(ask).mode == "instance" and fits < count:
+        text = (
+            f"{count} servers were asked for, each on a machine of its own, and {fits} that fit are free: {fits} "
+            "works, or wider `placement.regions`, `placement.tier` or `vastai` settings"
+        )
+        yield Reason("scaling.min", text)
+
+
 def _nobody(wanted: Wanted) -> str:
     where = f" in {', '.join(wanted.countries)}" if wanted.countries else ""
     kinds = [*(["verified"] if wanted.verified else []), *(["data centre's"] if wanted.tier == "secure" else [])]
@@ -297,8 +317,10 @@ def _notes(ask: Ask, offer: Offer, wanted: Wanted, half: bool) -> list[str]:
     notes.append("The host can read its guests' memory and environment, the key and all prompts among it.")
     if half:
         notes.append("A GPU without bfloat16 is among those that will do, so the model runs in half precision.")
-    if spec.scaling.max > 1:
-        notes.append(f"One server runs; scaling.max ({spec.scaling.max}) has no effect on instances.")
+    count = instances(spec, options)
+    if spec.scaling.max > count:
+        runs = "One server runs" if count == 1 else f"{count} servers run"
+        notes.append(f"{runs}; scaling.max ({spec.scaling.max}) has no effect on instances.")
     return notes
 
 

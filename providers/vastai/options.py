@@ -18,7 +18,7 @@ from serving.offers import Offer, Rate
 from serving.places import in_eea, regions_on
 from serving.preflight import Finding, Host, image_version, preflight
 from serving.rank import assumptions_for
-from serving.spec import HOURS_PER_MONTH, DeploymentSpec, Part, Usd
+from serving.spec import HOURS_PER_MONTH, DeploymentSpec, Part, ScalingSpec, Usd
 
 PLATFORM = "vastai"
 DEFAULT_CAPABILITY = (8, 0)
@@ -92,12 +92,20 @@ def countries(spec: DeploymentSpec) -> tuple[str, ...]:
 
 
 def ceiling(spec: DeploymentSpec, options: VastaiOptions) -> Decimal:
-    """The lowest of the caps, in US dollars an hour."""
+    """The lowest of the caps of one server, in US dollars an hour. A budget is for all instances."""
     monthly, hourly = spec.budget.monthly_usd, spec.budget.hourly_usd
-    caps = [options.max_hourly_usd, *([hourly] if hourly is not None else [])]
+    servers = instances(spec, options)
+    caps = [options.max_hourly_usd]
+    if hourly is not None:
+        caps.append(hourly if servers == 1 else (hourly / servers).quantize(Decimal("0.000001"), ROUND_DOWN))
     if monthly is not None:
-        caps.append((monthly / HOURS_PER_MONTH).quantize(Decimal("0.000001"), ROUND_DOWN))
+        caps.append((monthly / HOURS_PER_MONTH / servers).quantize(Decimal("0.000001"), ROUND_DOWN))
     return min(caps)
+
+
+def instances(spec: DeploymentSpec, options: VastaiOptions) -> int:
+    """How many instances are rented; of serverless workers Vast.ai rents what it takes."""
+    return max(1, spec.scaling.min) if options.mode == "instance" else 1
 
 
 def wanted_for(spec: DeploymentSpec, options: VastaiOptions, gpus: Sequence[Gpu]) -> Wanted:
@@ -128,7 +136,12 @@ def cuda(spec: DeploymentSpec) -> tuple[int, int]:
 
 
 def traffic_for(spec: DeploymentSpec, model: Model | None) -> Traffic:
-    """GB in and out in a month, each rounded up to a whole one."""
+    """GB in and out of one server in a month, each rounded up to a whole one."""
+    servers, asked = max(1, spec.scaling.min), spec.usage.requests_per_day
+    if servers > 1:
+        each = {"requests_per_day": None if asked is None else -(-asked // servers)}
+        alone = {"scaling": ScalingSpec(), "usage": spec.usage.model_copy(update=each)}
+        spec = spec.model_copy(update=alone)
     assumed = assumptions_for(model) if model else Assumptions()
     moved = Offer(
         platform=PLATFORM,

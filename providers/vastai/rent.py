@@ -17,6 +17,7 @@ from providers.vastai.instances import VastInstance
 from providers.vastai.launch import Order, body
 from providers.vastai.offers import VastOffer, parse_offers
 from providers.vastai.search import best_per_machine, hourly_usd, misfits, query, ranked, winning
+from providers.vastai.siblings import Claims, machines_of_siblings
 from providers.vastai.states import Verdict, action_for
 from serving.failures import diagnose, explain
 
@@ -62,16 +63,21 @@ class Rental:
 
 @dataclass
 class Renter:
-    """One order, carried out with the API, a health check, a log reader and a context."""
+    """One order, carried out with the API, a health check, a log reader and a context.
+
+    `claims` keeps servers of one stack, which are rented at the same time, on machines of their own.
+    """
 
     vast: Vast
     order: Order
     context: Context
     answers: Answers
     read_log: ReadLog
+    claims: Claims = field(default_factory=Claims)
     tried: list[str] = field(default_factory=list[str])
     wasted: Decimal = Decimal(0)
     _excluded: set[int] = field(default_factory=set[int])
+    _siblings: frozenset[int] = frozenset()
     _offer: VastOffer | None = None
     _interruptible: bool = False
     _ended: int = 0
@@ -152,10 +158,16 @@ class Renter:
             self.context,
             self.order.label,
             create=self._walk,
-            labelled=self.vast.labelled,
+            labelled=self._labelled,
             destroy=self._gone,
             same=self.order.made,
         )
+
+    def _labelled(self, label: str) -> list[VastInstance]:
+        """What has the label; remembers where the stack's other servers are."""
+        everything = self.vast.instances()
+        self._siblings = machines_of_siblings(label, everything)
+        return [one for one in everything if one.label == label]
 
     def _walk(self) -> VastInstance:
         """Search, and rent the first offer that is still there."""
@@ -165,9 +177,12 @@ class Renter:
             for offer in offers:
                 if misses == MISSES_PER_SEARCH:
                     break
+                if not self.claims.take(offer.machine_id, self.order.label):
+                    continue
                 try:
                     return self._take(offer, interruptible)
                 except NoCapacity as error:
+                    self.claims.give_up(offer.machine_id, self.order.label)
                     self._note(offer, str(error))
                     misses += 1
             else:
@@ -175,7 +190,8 @@ class Renter:
         raise NoCapacity(self._told("no offer could be rented"))
 
     def _market(self) -> tuple[list[VastOffer], bool]:
-        wanted = replace(self.order.wanted, excluded=self.order.wanted.excluded | self._excluded)
+        excluded = self.order.wanted.excluded | self._excluded | self._siblings
+        wanted = replace(self.order.wanted, excluded=excluded)
         offers, unread = parse_offers(self.vast.search(query(wanted)))
         fits = best_per_machine(ranked(wanted, offers, self.order.traffic))
         fitting = winning(wanted, self.order.bid_usd, fits) if wanted.interruptible else fits

@@ -173,9 +173,10 @@ def _renter(context: Context, inputs: InstanceInputs) -> Renter:
     from providers.vastai.health import answers
     from providers.vastai.rent import Renter
     from providers.vastai.sdk import Sdk
+    from providers.vastai.siblings import CLAIMS
 
     vast = _vast(context)
-    return Renter(vast, _order(context, inputs), context, answers(inputs.ca_pem), Sdk(vast).log_tail)
+    return Renter(vast, _order(context, inputs), context, answers(inputs.ca_pem), Sdk(vast).log_tail, CLAIMS)
 
 
 def _order(context: Context, inputs: InstanceInputs) -> Order:
