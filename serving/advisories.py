@@ -1,4 +1,8 @@
-"""Known weaknesses of vLLM releases, so that none with an open one is put on a public port."""
+"""Known weaknesses of the servers that are put on public ports, so that none with an open one is.
+
+What counts is whether a weakness can be reached here: most of vLLM's advisories are about routes that the guard keeps
+closed, or about callers, who have the key.
+"""
 
 from __future__ import annotations
 
@@ -7,43 +11,84 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 Release = tuple[int, int, int, int]
 """A release with its patch of a patch: 0.10.1.1 is (0, 10, 1, 1)."""
+Product = Literal["vllm", "litellm", "llama.cpp"]
+Reach = Literal["anyone", "caller", "model", "closed"]
+"""Who can use it: `anyone` without a key, a `caller` with one, who changes the `model`'s repository; or nobody, since
+the route is `closed`."""
+
+_GRAVE = ("high", "critical")
 
 
 @dataclass(frozen=True)
 class Advisory:
-    """A published weakness of the releases from `since` up to, not including, `fixed`."""
+    """A published weakness of the releases from `since` up to, not including, `fixed`.
 
+    `needs` is an argument of the server without which it isn't there, "" for none.
+    """
+
+    product: Product
     id: str
     since: str
     fixed: str
-    public_only: bool
+    severity: str
+    reach: Reach
     what: str
+    needs: str = ""
 
     def affects(self, release: str) -> bool:
         """Whether that release (`0.10.1.1`, or an image's tag, `v0.27.1-cu129`) has it."""
         return parse_release(self.since) <= parse_release(release) < parse_release(self.fixed)
 
+    @property
+    def bars(self) -> bool:
+        """Whether a release that has it must not be put on a public port."""
+        return self.reach == "anyone" or (self.reach != "closed" and self.severity in _GRAVE)
+
 
 @cache
 def parse_release(text: str) -> Release:
-    """`0.10.1.1`, `v0.27.1-cu129` or `0.8.5.post1` -> its first four numbers, 0 for each that is missing.
+    """`0.10.1.1`, `v0.27.1-cu129`, `0.8.5.post1`, `b9060` -> its first four numbers, 0 for each that is missing.
 
     Raises:
         ValueError: it doesn't begin with a version.
     """
-    found = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?(?:\.(\d+))?", text)
+    found = re.match(r"[vb]?(\d+)(?:\.(\d+))?(?:\.(\d+))?(?:\.(\d+))?", text)
     if not found:
-        raise ValueError(f"`{text}` is not a vLLM version, such as `0.27.1`")
+        raise ValueError(f"`{text}` is not a version, such as `0.27.1`")
     major, minor, patch, more = (int(number or 0) for number in found.groups())
     return major, minor, patch, more
 
 
 @cache
-def advisories() -> tuple[Advisory, ...]:
-    """Known weaknesses of vLLM releases, from `data/advisories.json`."""
+def advisories(product: Product = "vllm") -> tuple[Advisory, ...]:
+    """Known weaknesses of a product's releases, from `data/advisories.json`."""
     raw: dict[str, Any] = json.loads((files("serving") / "data" / "advisories.json").read_text(encoding="utf-8"))
-    return tuple(Advisory(a["id"], a["from"], a["fixed"], a["public_only"], a["what"]) for a in raw["advisories"])
+    return tuple(
+        Advisory(product, a["id"], a["from"], a["fixed"], a["severity"], a["reach"], a["what"], a.get("with", ""))
+        for a in raw["advisories"]
+        if a["product"] == product
+    )
+
+
+def known(product: Product, release: str) -> tuple[Advisory, ...]:
+    """Those that a release has, the gravest first.
+
+    Raises:
+        ValueError: `release` doesn't begin with a version.
+    """
+    found = (advisory for advisory in advisories(product) if advisory.affects(release))
+    return tuple(sorted(found, key=lambda advisory: not advisory.bars))
+
+
+def fixed_in(found: tuple[Advisory, ...]) -> str:
+    """The first release without any of these."""
+    return max((advisory.fixed for advisory in found), key=parse_release)
+
+
+def llama_build(xllamacpp: str) -> str:
+    """llama.cpp's build in a release of the package `xllamacpp`: `2026.10.11549` -> `11549`."""
+    return xllamacpp.rsplit(".", 1)[-1]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from serving.advisories import advisories
+from serving.advisories import fixed_in, known
 from serving.capabilities import (
     BF16_SINCE,
     FP8_KV_SINCE,
@@ -23,7 +23,7 @@ from serving.fit import Fit, changes_on, fits
 from serving.gpus import Gpu, all_gpus
 from serving.memory import RENTED_FOREIGN_GIB, Engine
 from serving.models import Model, all_models, quantized_copies
-from serving.spec import NAMESPACE, DeploymentSpec
+from serving.spec import DEFAULT_VLLM_VERSION, NAMESPACE, DeploymentSpec
 
 IMAGE_DISK_GB = 29
 """The official image unpacked: 28.6 GB in December 2025 (vllm-project/vllm#22377), 25 in April (#17163)."""
@@ -193,15 +193,21 @@ def _image(spec: DeploymentSpec, version: Version, gpu: Gpu, host: Host) -> Iter
 def _advisories(spec: DeploymentSpec, host: Host) -> Iterator[Finding]:
     release = _release(spec)
     key, value = ("engine.image", spec.engine.image) if spec.engine.image else ("engine.version", spec.engine.version)
-    for advisory in advisories():
-        if advisory.affects(release) and (host.public_port or not advisory.public_only):
-            yield Finding(
-                key,
-                value,
-                f"{advisory.id}: {advisory.what}",
-                f"{advisory.fixed} or later",
-                fatal=host.public_port,
-            )
+    there = tuple(one for one in known("vllm", release) if not one.needs or _given(spec, one.needs))
+    for advisory in there:
+        if advisory.bars and (host.public_port or advisory.reach == "model"):
+            wrong = f"{advisory.id}: {advisory.what}"
+            yield Finding(key, value, wrong, f"{advisory.fixed} or later", fatal=host.public_port)
+    # Those that the default version has too are no choice of the user's: docs/security.md lists them.
+    avoidable = (one for one in there if one.reach == "caller" and not one.affects(DEFAULT_VLLM_VERSION))
+    if minor := tuple(one for one in avoidable if not one.bars):
+        names = ", ".join(one.id for one in minor)
+        wrong = f"whoever has the key can stop the server or slow it down ({names})"
+        yield Finding(key, value, wrong, f"{fixed_in(minor)} or later has none of them", fatal=False)
+
+
+def _given(spec: DeploymentSpec, flag: str) -> bool:
+    return any(arg.split("=", 1)[0].replace("_", "-") == flag for arg in spec.engine.extra_args)
 
 
 def _precision(spec: DeploymentSpec, model: Model, gpu: Gpu) -> Iterator[Finding]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
-from serving.advisories import advisories, parse_release
+from serving.advisories import Advisory, Product, advisories, known, llama_build, parse_release
 from serving.gpus import gpu
 from serving.models import Model, model, parse_config
 from serving.preflight import Finding, Host, Preflight, engine_of, preflight
-from serving.spec import DeploymentSpec
+from serving.spec import DEFAULT_VLLM_VERSION, DeploymentSpec
 
 MODERN = Host(platform="", driver=580)
 
@@ -222,12 +223,63 @@ def test_a_release_in_four_parts_is_told_from_the_one_before_it(tag: str, open_:
 
 
 def test_every_advisory_names_releases_in_order() -> None:
-    for advisory in advisories():
+    every = [advisory for product in get_args(Product) for advisory in advisories(product)]
+    assert len({advisory.id for advisory in every}) == len(every) > 20
+    for advisory in every:
         assert parse_release(advisory.since) < parse_release(advisory.fixed)
         assert advisory.affects(advisory.since)
         assert not advisory.affects(advisory.fixed)
     with pytest.raises(ValueError, match="such as"):
         parse_release("nightly")
+
+
+PUBLIC = [advisory for advisory in advisories() if advisory.bars]
+
+
+@pytest.mark.parametrize("advisory", PUBLIC, ids=lambda advisory: advisory.id)
+def test_no_release_with_a_grave_weakness_is_put_on_a_public_port(advisory: Advisory) -> None:
+    extra = {"extra_args": [advisory.needs]} if advisory.needs else {}
+    for engine in ({"version": advisory.since}, {"image": f"vllm/vllm-openai:v{advisory.since}-cu129"}):
+        found = check("L4", engine={**engine, **extra})
+        (refused,) = [finding for finding in found.refusals if advisory.id in finding.wrong]
+        assert refused.key == f"engine.{next(iter(engine))}"
+        assert refused.works == f"{advisory.fixed} or later"
+    fixed = check("L4", engine={"version": advisory.fixed, **extra})
+    assert not [finding for finding in fixed.findings if advisory.id in finding.wrong]
+
+
+@pytest.mark.parametrize("advisory", [one for one in advisories() if not one.bars], ids=lambda advisory: advisory.id)
+def test_what_only_callers_can_use_or_nobody_is_no_reason_to_refuse(advisory: Advisory) -> None:
+    found = check("L4", engine={"version": advisory.since})
+    assert not [finding for finding in found.refusals if advisory.id in finding.wrong]
+    told = " ".join(finding.wrong for finding in found.notes)
+    avoidable = advisory.reach == "caller" and not advisory.affects(DEFAULT_VLLM_VERSION)
+    assert (advisory.id in told) is avoidable
+
+
+def test_a_weakness_of_an_option_counts_with_the_option_only() -> None:
+    engine = {"version": "0.30.0"}
+    assert check("L4", engine=engine).ok
+    refused = only(check("L4", engine={**engine, "extra_args": ["--trust_remote_code"]}))
+    assert (refused.wrong.split(":")[0], refused.works) == ("CVE-2026-114053", "0.31.0 or later")
+
+
+def test_nothing_that_is_pinned_here_has_a_grave_weakness() -> None:
+    root = Path(__file__).parents[1]
+    pins = dict(
+        line.split("==")
+        for name in ("constraints.txt", "constraints-gateway.txt")
+        for line in (root / name).read_text().splitlines()
+        if "==" in line and not line.startswith("#")
+    )
+    releases: dict[Product, str] = {
+        "vllm": DEFAULT_VLLM_VERSION,
+        "litellm": pins["litellm"],
+        "llama.cpp": llama_build(pins["xllamacpp"]),
+    }
+    grave = [(product, one.id) for product, release in releases.items() for one in known(product, release) if one.bars]
+    # That one needs --trust-remote-code, with which preview refuses it.
+    assert grave == [("vllm", "CVE-2026-114053")]
 
 
 def test_the_release_in_an_images_tag_counts_rather_than_the_default() -> None:
