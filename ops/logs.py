@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.text import Text
 
 from ops.backend import Resource, read_state, servers
-from ops.stack import OpsError, Run
+from ops.client import ChatClient
+from ops.stack import OpsError, Run, Stack, read_stack
 from ops.text import show, show_json
 from providers.base import PlatformError, load_logs, platform_names
 from serving.failures import Diagnosis, diagnose
@@ -25,17 +27,13 @@ _KEY_VARIABLES = ("HF_TOKEN", "RUNPOD_API_KEY", "VAST_API_KEY")
 
 @dataclass(frozen=True)
 class Log:
-    """What one server said, without keys."""
+    """What one server said, without keys, and the known failure in it."""
 
     platform: str
     server: str
     id: str
     lines: tuple[str, ...]
-
-    @property
-    def why(self) -> Diagnosis | None:
-        """The failure that these lines show, if it is a known one."""
-        return diagnose(self.lines)
+    why: Diagnosis | None = None
 
 
 def add_logs(commands: Any) -> None:
@@ -48,7 +46,7 @@ def add_logs(commands: Any) -> None:
     parser.set_defaults(run=logs)
 
 
-def logs(args: argparse.Namespace, *, run: Run | None = None) -> int:
+def logs(args: argparse.Namespace, *, run: Run | None = None, answers: Callable[[Stack], bool] | None = None) -> int:
     """Print the log of each server. With `--why`, returns 1 when no known failure is in any of them, else 0.
 
     Raises:
@@ -58,6 +56,8 @@ def logs(args: argparse.Namespace, *, run: Run | None = None) -> int:
         raise OpsError(f"--lines {args.lines}: 1 or more")
     asked = max(args.lines, _LINES_FOR_WHY) if args.why else args.lines
     read = [read_log(server, asked) for server in _servers(args.stack, run)]
+    if args.why:
+        read = [_explained_by(log, args.stack, run, answers or _answers) for log in read]
     if args.json:
         show_json({"stack": args.stack, "servers": [_facts(log, args.stack, args.lines) for log in read]})
     else:
@@ -78,7 +78,24 @@ def read_log(server: Resource, lines: int) -> Log:
         said = load_logs(server.platform)(server.id, lines)
     except PlatformError as error:
         raise OpsError(f"the log of {server.id} can't be read: {error}") from None
-    return Log(server.platform, server.name, server.id, tuple(map(masked, said[-lines:])))
+    shown = tuple(map(masked, said[-lines:]))
+    return Log(server.platform, server.name, server.id, shown, diagnose(shown))
+
+
+def _explained_by(log: Log, stack: str, run: Run | None, answers: Callable[[Stack], bool]) -> Log:
+    """With the failure that a server has which says that it is up, and isn't reached."""
+    unreached = None if log.why else diagnose(log.lines, unreachable=True)
+    if unreached is None:
+        return log
+    try:
+        return log if answers(read_stack(stack, run)) else replace(log, why=unreached)
+    except OpsError:
+        # An `up` that failed has left no endpoint to ask: nothing has reached it.
+        return replace(log, why=unreached)
+
+
+def _answers(stack: Stack) -> bool:
+    return ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem).health().ok
 
 
 def masked(line: str) -> str:
@@ -120,7 +137,7 @@ def _explained(log: Log, stack: str) -> str:
     why = log.why
     if why is None:
         return f"No known failure is in the last {len(log.lines)} lines of {log.id} on {log.platform}.\n"
-    return f"{why.cause}\n  seen: {why.line.strip()}\n  fix:  {cure(why.fix, stack)}\n  then: pulumi up -s {stack}\n"
+    return f"{why.cause}\n  seen: {why.quoted}\n  fix:  {cure(why.fix, stack)}\n  then: pulumi up -s {stack}\n"
 
 
 def _facts(log: Log, stack: str, lines: int) -> dict[str, Any]:

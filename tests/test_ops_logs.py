@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from emulators.vastai import VastEmulator, offer_row
 from engine import Project
 from runpod_wire import POD, client_of, created
 from states import Cli, resource
+from test_ops_cli import OUTPUTS
 
 from ops.logs import add_logs, logs, masked
 from ops.stack import OpsError, pulumi_command
@@ -84,6 +86,24 @@ def test_why_as_json_has_the_rule_and_an_unknown_failure_exits_1(
     runpod.account.boots.clear()
     status, server = told("--why", cli=crashed_pod(runpod, "INFO all is well"), capsys=capsys)
     assert (status, server["why"]) == (1, None)
+
+
+def test_a_server_that_is_up_has_failed_only_if_nothing_reaches_it(
+    runpod: RunPodEmulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = crashed_pod(runpod, "INFO 05-06 21:00:52 [api_server.py:602] Starting vLLM server on http://0.0.0.0:9000")
+
+    def cli(args: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(args, 0, json.dumps(OUTPUTS)) if "output" in args else states(args)
+
+    def no_output(args: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(args, 1, "", "none") if "output" in args else states(args)
+
+    for run, reached, name in ((cli, True, None), (cli, False, "port-not-listening"), (no_output, True, "port-not")):
+        code = logs(asked("--why", "--json"), run=run, answers=lambda _, reached=reached: reached)
+        why = json.loads(capsys.readouterr().out)["servers"][0]["why"]
+        assert (code, bool(why)) == (int(name is None), name is not None)
+        assert name is None or why["name"].startswith(name)
 
 
 def test_a_container_that_ended_on_vastai_says_why(

@@ -147,8 +147,10 @@ def _failure(rule: Rule) -> Iterator[str]:
 
 def _words(pattern: str) -> list[str]:
     """What a pattern finds, for people: each alternative, with ... for what varies."""
-    plain = re.sub(r"\(\?:[^)]*\)\??", "", pattern)
-    plain = re.sub(r"\((?!\?)[^)]*\)|\.\*", "...", plain)
+    plain = re.sub(r"\[[^\]]*\][*+?]*|\\[A-Za-z][*+?]*|\.\*", "...", pattern)
+    plain = re.sub(r"\(\?:([^|)]*)[^)]*\)(\?)?", lambda one: "" if one[2] else one[1], plain)
+    plain = re.sub(r"(?<!\\)\([^)]*\)", "...", plain)
+    plain = re.sub(r"(\.\.\.)[./]*\1", r"\1", plain)
     return [re.sub(r"\\(.)", r"\1", one).strip() for one in plain.split("|")]
 
 
