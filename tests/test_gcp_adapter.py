@@ -236,6 +236,21 @@ def test_a_zone_without_the_gpu_is_refused_and_those_with_it_are_named() -> None
     assert "europe-west4-a" in reasons[0].text
 
 
+def test_a_zone_that_google_names_is_taken_though_the_table_lacks_it_and_the_other_is_named_as_left_out() -> None:
+    asked = ask({"zones": ["europe-west4-a", "europe-west4-z"]}, hardware=T4)
+    assert any("Left out" in note and "europe-west4-z" in note for note in declared(asked).notes)
+    market = replace(asked.market, zones={"nvidia-tesla-t4": frozenset({"europe-west4-z"})})
+    live = replace(asked, market=market)
+    assert named(live).inputs["zone"] == "europe-west4-z"
+    assert any("Left out" in note and "europe-west4-a" in note for note in declared(live).notes)
+
+
+def test_zones_that_nobody_named_are_those_of_the_table_whatever_google_says_today() -> None:
+    asked = ask(hardware=T4, placement={"regions": ["europe-west4"]})
+    live = replace(asked, market=replace(asked.market, zones={"nvidia-tesla-t4": frozenset({"europe-west4-z"})}))
+    assert declared(live).resources == declared(asked).resources
+
+
 def test_a_region_without_the_gpu_names_those_that_have_it() -> None:
     reasons = ADAPTER.unsupported(ask(hardware=T4, placement={"regions": ["europe-north1"]}))
     assert [reason.key for reason in reasons] == ["placement.regions"]
@@ -245,7 +260,22 @@ def test_a_region_without_the_gpu_names_those_that_have_it() -> None:
 def test_a_machine_that_does_not_carry_the_gpu_is_refused() -> None:
     reasons = ADAPTER.unsupported(ask({"machine_type": "g2-standard-4"}, hardware=T4))
     assert [reason.key for reason in reasons] == ["gcp.machine_type"]
-    assert "n1-standard-4 (T4)" in reasons[0].text
+    assert "has no such GPU" in reasons[0].text and "n1-standard-4 (T4)" in reasons[0].text
+
+
+def test_a_machine_of_unknown_price_is_not_said_to_lack_the_gpu() -> None:
+    (reason,) = ADAPTER.unsupported(ask({"machine_type": "n1-standard-32"}, hardware=T4))
+    assert reason.key == "gcp.machine_type" and "known prices" in reason.text
+
+
+def test_a_number_of_gpus_that_no_machine_has_names_those_that_work() -> None:
+    (reason,) = ADAPTER.unsupported(ask(hardware={"gpus": ["T4"], "gpu_count": 3}))
+    assert (reason.key, reason.text.rpartition("; ")[2]) == ("hardware.gpu_count", "1, 2, 4 work")
+
+
+def test_a_disk_that_is_too_small_is_told_once_and_by_what_a_vm_needs() -> None:
+    (reason,) = ADAPTER.unsupported(ask(hardware={"gpus": ["T4"], "disk_gb": 30}))
+    assert reason.key == "hardware.disk_gb" and reason.text.startswith("60 GB or more")
 
 
 @pytest.mark.parametrize(

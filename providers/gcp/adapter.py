@@ -16,6 +16,7 @@ from providers.gcp.options import DRIVER, GcpOptions
 from providers.gcp.pricing import GcpMarket
 from providers.gcp.quotas import QuotaFinding, quota_findings
 from providers.gcp.stack import Choice, declarations, endpoint, own_tls, run, searches_zones
+from providers.market import USER_PRICES
 from serving.capabilities import BF16_SINCE
 from serving.cost import assumptions_for
 from serving.gpus import UnknownGpu, gpu
@@ -23,6 +24,7 @@ from serving.models import Model
 from serving.offers import Offer, Rate
 from serving.preflight import IMAGE_DISK_GB, Host, preflight
 from serving.rank import chosen_order, rank, wanted_gpus
+from serving.snapshot import machines
 from serving.spec import DeploymentSpec
 from serving.start import refused_args
 
@@ -51,11 +53,15 @@ class GcpAdapter:
         model = _market(ask).model
         if model is None or reasons:
             return reasons
-        if need := _disk_too_small(ask.spec, model):
-            reasons.append(need)
+        need = _disk_too_small(ask.spec, model)
         if offers := self.offers(ask):
-            return [*reasons, *_no_quota(ask, offers[0])]
-        return [*reasons, *_why_none(ask, model, set(wanted))]
+            found = list(_no_quota(ask, offers[0]))
+        else:
+            found = list(_why_none(ask, model, set(wanted)))
+        if need is None:
+            return found
+        # What a VM's disk holds is more than what a container's does, of which the model's fit speaks.
+        return [need, *(reason for reason in found if reason.key != need.key)]
 
     def offers(self, ask: Ask) -> list[Offer]:
         market, spec, options = _market(ask), ask.spec, _options(ask)
@@ -67,7 +73,7 @@ class GcpAdapter:
             if offer.kind == "vm"
             and offer.spot == spec.hardware.spot
             and options.machine_type in (None, offer.sku)
-            and zones_for(offer.gpu, offer.region, options.zones)
+            and _zones(ask, offer.gpu, offer.region)
             and _runs(spec, market.model, offer)
         ]
         ordered = chosen_order(spec, rank(spec, market.model, found))
@@ -76,7 +82,7 @@ class GcpAdapter:
     def resources(self, ask: Ask, offer: Offer) -> Declared:
         spec, options = ask.spec, _options(ask)
         card = gpu(offer.gpu)
-        choice = Choice(offer.sku, card, offer.region, zones_for(offer.gpu, offer.region, options.zones))
+        choice = Choice(offer.sku, card, offer.region, _zones(ask, offer.gpu, offer.region))
         half = card.compute_capability < BF16_SINCE
         return Declared(
             resources=declarations(spec, options, choice, half=half, hf_token=HF_TOKEN.key in ask.secrets),
@@ -137,10 +143,7 @@ def _why_none(ask: Ask, model: Model, wanted: set[str]) -> Iterator[Reason]:
     spec, options, offers = ask.spec, _options(ask), _market(ask).offers
     named = [offer for offer in offers if not wanted or offer.gpu in wanted]
     if not named:
-        sold = ", ".join(sorted({offer.gpu for offer in offers}))
-        yield Reason(
-            "hardware.gpus", f"Google has none of them with {spec.hardware.gpu_count} in a machine; it has {sold}"
-        )
+        yield _not_sold(spec, wanted)
         return
     refusals = {
         str(found): Reason(found.key, f"{found.wrong}. {found.works}".strip())
@@ -152,20 +155,60 @@ def _why_none(ask: Ask, model: Model, wanted: set[str]) -> Iterator[Reason]:
         yield from refusals.values()
         return
     if options.machine_type and not any(offer.sku == options.machine_type for offer in fitting):
-        known = ", ".join(sorted({f"{offer.sku} ({offer.gpu})" for offer in fitting}))
-        yield Reason("gcp.machine_type", f"{options.machine_type} does not carry that GPU; what does: {known}")
+        yield _not_priced(options.machine_type, fitting)
         return
     gpus = sorted({offer.gpu for offer in fitting})
     if options.zones:
-        where = {name: zones_with(name) for name in gpus}
+        where = {name: _near(options.zones, _live_zones(ask, name) or zones_with(name)) for name in gpus}
         have = "; ".join(f"{name}: {', '.join(zones)}" for name, zones in where.items() if zones)
         yield Reason(
             "gcp.zones", f"none of {', '.join(options.zones)} is known to have it in a region that fits. {have}"
         )
         return
     regions = sorted({region_of(zone) for name in gpus for zone in zones_with(name)})
-    text = f"no price of {' or '.join(gpus)} is known where you want it. These regions have it: {', '.join(regions)}"
-    yield Reason("placement.regions", text)
+    text = f"no price of {' or '.join(gpus)} is known where you want it. "
+    have = f"These regions have it: {', '.join(regions)}" if regions else f"A file in {USER_PRICES} may add it"
+    yield Reason("placement.regions", text + have)
+
+
+def _near(asked: Iterable[str], zones: Iterable[str]) -> list[str]:
+    """The zones of the regions that were asked for; all of them if that is none."""
+    regions = {region_of(zone) for zone in asked}
+    return sorted(zone for zone in zones if region_of(zone) in regions) or sorted(zones)
+
+
+def _not_sold(spec: DeploymentSpec, wanted: set[str]) -> Reason:
+    """Why no machine has the GPUs that are wanted: another number of them may be sold, or other GPUs."""
+    count = spec.hardware.gpu_count
+    counts = sorted({m.gpu_count for m in machines() if m.platform == PLATFORM and (m.gpu in wanted or not wanted)})
+    if counts:
+        text = f"Google has no machine with {count} of them; {', '.join(map(str, counts))} work"
+        return Reason("hardware.gpu_count", text)
+    sold = ", ".join(sorted({m.gpu for m in machines() if m.platform == PLATFORM and m.gpu_count == count}))
+    return Reason("hardware.gpus", f"Google has none of them; with {count} in a machine it has {sold}")
+
+
+def _not_priced(machine: str, fitting: Iterable[Offer]) -> Reason:
+    """Why a machine type isn't among the offers: it can't carry the GPU, or nothing is known of its price."""
+    offers = list(fitting)
+    carries = {offer.sku.partition("-")[0] for offer in offers}
+    why = (
+        "is not among the machine types with known prices"
+        if machine.partition("-")[0] in carries
+        else "has no such GPU"
+    )
+    known = ", ".join(sorted({f"{offer.sku} ({offer.gpu})" for offer in offers}))
+    return Reason("gcp.machine_type", f"{machine} {why}; what works: {known}")
+
+
+def _zones(ask: Ask, gpu: str, region: str) -> tuple[str, ...]:
+    return zones_for(gpu, region, _options(ask).zones, _live_zones(ask, gpu))
+
+
+def _live_zones(ask: Ask, name: str) -> frozenset[str]:
+    """The zones that have a GPU by Google's own word; empty where it hasn't said."""
+    names = gpu(name).platform_names.get(PLATFORM, ())
+    return frozenset(zone for called in names for zone in _market(ask).zones.get(called, ()))
 
 
 def _runs(spec: DeploymentSpec, model: Model, offer: Offer) -> bool:
@@ -194,6 +237,8 @@ def _hardware(spec: DeploymentSpec, choice: Choice) -> str:
 
 def _notes(ask: Ask, offer: Offer, choice: Choice, half: bool) -> Iterable[str]:
     spec, options = ask.spec, _options(ask)
+    if passed := [zone for zone in options.zones if zone not in choice.zones]:
+        yield f"Left out of vllm-anywhere:gcp.zones: {', '.join(passed)}, not known to have {choice.gpu.name}."
     yield from _zone_notes(spec, options, choice)
     yield from (found.text for found in _quota_findings(ask, offer))
     if half:
@@ -210,7 +255,7 @@ def _notes(ask: Ask, offer: Offer, choice: Choice, half: bool) -> Iterable[str]:
         yield from _spot_notes(options)
     if options.ha == "none":
         yield (
-            "A change of model, flags, key or image deletes the VM and makes it anew: "
+            "A change of model, flags or image deletes the VM and makes it anew: "
             "no service for as long as that takes, some 10 minutes (an estimate)."
         )
     yield from _network_notes(options)

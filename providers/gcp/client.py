@@ -104,6 +104,15 @@ class Google:
         errors = [one.get("error") or {} for one in answer.get("items") or []]
         return [f"{one.get('code', '')}: {one.get('message', '')}" for one in errors]
 
+    def gpu_zones(self) -> dict[str, frozenset[str]]:
+        """Google's name of each GPU -> the zones that have it."""
+        path = f"projects/{self.project}/aggregated/acceleratorTypes"
+        found: dict[str, set[str]] = {}
+        for scope, here in self.pages(path, fields="items/*/acceleratorTypes/name,nextPageToken"):
+            for one in here.get("acceleratorTypes") or []:
+                found.setdefault(str(one["name"]), set()).add(scope.rpartition("/")[2])
+        return {name: frozenset(zones) for name, zones in found.items()}
+
     def quotas(self) -> Quotas:
         """The quotas of the project and of all its regions."""
         regions = {str(one["name"]): _quotas(one) for one in self.pages(f"projects/{self.project}/regions")}
@@ -129,12 +138,12 @@ def connect(timeout_s: float = 20.0) -> Google:
     return Google(identity(timeout_s=timeout_s), timeout_s=timeout_s)
 
 
-def quotas_of(timeout_s: float) -> Quotas:
-    """The project's quotas; raises `PlatformError` where there are no credentials or no project."""
+def project_of(timeout_s: float) -> Google:
+    """A client with a project; raises `AuthError` where there are no credentials or no project."""
     google = connect(timeout_s)
     if not google.project:
         raise AuthError("no project is set: GOOGLE_PROJECT")
-    return google.quotas()
+    return google
 
 
 def log_tail(server_id: str, lines: int) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -40,10 +40,14 @@ def region_of(zone: str) -> str:
     return zone.rpartition("-")[0]
 
 
-def zones_for(gpu: str, region: str, asked: Sequence[str]) -> tuple[str, ...]:
-    """The zones to try in a region: the user's own that are in it, in their order, else all that have the GPU."""
+def zones_for(gpu: str, region: str, asked: Sequence[str], live: Collection[str] = ()) -> tuple[str, ...]:
+    """The zones to try in a region: the user's own that are in it, in their order, else all that have the GPU.
+
+    `live` are the zones that have it by Google's own word; empty where it wasn't asked, and the table counts. Zones
+    that nobody named come of the table alone: what becomes an input must not change from one day to the next.
+    """
     if asked:
-        known = zones_with(gpu)
+        known = live or zones_with(gpu)
         return tuple(zone for zone in asked if region_of(zone) == region and (not known or zone in known))
     return zones_with(gpu, region)
 

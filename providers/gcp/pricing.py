@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -38,26 +38,35 @@ _FOUND = TypeAdapter(list[catalog.Found])
 
 @dataclass(frozen=True)
 class GcpMarket(Market):
-    """The offers, the shape of the spec's model (None when nothing describes it), and the quotas, if any were read."""
+    """The offers, and what Google says of the project, as far as it was asked and has answered.
+
+    Attributes:
+        model: the shape of the spec's model; None when nothing describes it.
+        quotas: what the project may use.
+        zones: Google's name of each GPU -> the zones that have it.
+    """
 
     model: Model | None = None
     quotas: Quotas = field(default_factory=Quotas)
+    zones: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
 
 
 def query(spec: DeploymentSpec, budget_s: float = LIVE_BUDGET_S) -> GcpMarket:
-    """The market for a spec, and the project's quotas where there are credentials: both within `budget_s` seconds."""
-    quotas = Quotas()
+    """The market for a spec, and what Google says of the project where there are credentials; in `budget_s` seconds."""
+    quotas, zones = Quotas(), dict[str, frozenset[str]]()
     try:
         model = model_shape(spec.model)
     except SpecError:
         model = None
 
     def look() -> None:
-        nonlocal quotas
-        from providers.gcp.client import quotas_of
+        nonlocal quotas, zones
+        from providers.gcp.client import project_of
 
         try:
-            quotas = quotas_of(budget_s)
+            google = project_of(budget_s)
+            quotas = google.quotas()
+            zones = google.gpu_zones()
         except PlatformError:
             return
 
@@ -68,7 +77,7 @@ def query(spec: DeploymentSpec, budget_s: float = LIVE_BUDGET_S) -> GcpMarket:
     market = ask({"gcp": live}, spec, budget_s=budget_s)["gcp"]
     if reading.ident is not None:
         reading.join(max(0.0, budget_s - (time.monotonic() - begun)))
-    return GcpMarket(market.offers, (*market.notes, *_missing()), model, quotas)
+    return GcpMarket(market.offers, (*market.notes, *_missing()), model, quotas, zones)
 
 
 def _missing() -> list[str]:
