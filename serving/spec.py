@@ -384,8 +384,14 @@ def parse_part(part: type[P], raw: Mapping[str, Any], section: str) -> P:
     try:
         return part.model_validate(dict(raw))
     except ValidationError as error:
-        problems = [_problem(part, section, found) for found in error.errors(include_url=False)]
-    raise SpecError(problems)
+        found = error.errors(include_url=False)
+    raise SpecError([_problem(part, section, one) for one in found if not _follows(one, found)])
+
+
+def _follows(error: Any, errors: Sequence[Any]) -> bool:
+    """Whether a list is only too short because what is in it was refused."""
+    loc = error["loc"]
+    return error["type"] == "too_short" and any(e["loc"] != loc and e["loc"][: len(loc)] == loc for e in errors)
 
 
 def spec_schema(platform_options: Mapping[str, type[BaseModel]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ops.schema import stack_file_schema
 from providers.base import platform_names
+from providers.gcp.options import GcpOptions
 from serving.spec import BudgetSpec, DeploymentSpec, Problem, SpecError, parse_part, parse_spec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,3 +129,9 @@ def test_the_schema_knows_every_section_and_no_other() -> None:
 def test_a_secret_among_the_arguments_is_refused_without_being_repeated(flag: str) -> None:
     (problem,) = problems(engine={"extra_args": [flag]})
     assert "sk-mine" not in str(problem)
+
+
+def test_a_list_whose_items_are_refused_is_not_also_told_to_be_too_short() -> None:
+    with pytest.raises(SpecError) as refused:
+        parse_part(GcpOptions, {"allow": ["1.2.3"]}, "gcp")
+    assert [problem.key for problem in refused.value.problems] == ["vllm-anywhere:gcp.allow.0"]
