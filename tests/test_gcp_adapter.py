@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from providers.base import HF_TOKEN, KEY, Ask, Declaration, Declared, Ref, Text
+from providers.base import HF_TOKEN, KEY, PREVIOUS_KEY, Ask, Declaration, Declared, Ref, Text
 from providers.gcp.adapter import ADAPTER
 from providers.gcp.machines import region_of, zones_for, zones_with
 from providers.gcp.options import GcpOptions
@@ -151,9 +151,14 @@ def test_the_account_may_read_its_own_secrets_and_write_its_log_and_nothing_else
 
 def test_no_secret_is_among_what_anybody_may_read_of_the_vm() -> None:
     server = named(ask())
-    secret = {KEY, Ref("tls", "keyPem"), Ref("tls", "caKeyPem")}
+    secret = {KEY, PREVIOUS_KEY, Ref("tls", "keyPem"), Ref("tls", "caKeyPem")}
     assert not secret & set(refs(server.inputs))
-    assert Ref("api-key-secret-version", "name") in set(refs(server.inputs))
+    stored = named(ask(), "api-key-secret-version")
+    assert set(refs(stored.inputs["secret_data"])) == {KEY, PREVIOUS_KEY}
+    # The newest version is read again and again: another one changes nothing of the VM.
+    assert Ref("api-key-secret", "id") in set(refs(server.inputs))
+    assert Ref("api-key-secret-version", "name") not in set(refs(server.inputs))
+    assert "api-key-secret-version" in server.depends_on
 
 
 def test_a_hugging_face_token_is_a_secret_of_its_own_and_only_where_there_is_one() -> None:

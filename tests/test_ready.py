@@ -196,6 +196,16 @@ def test_a_key_of_your_own_comes_and_goes_with_grace() -> None:
     assert random != "mine" and last == "mine"
 
 
+def test_a_refused_key_may_be_on_its_way_to_servers_that_serve_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    said = iter([NotYet("HTTP 401", final=True)] * 3 + [Answer(0.1)])
+    assert ready(monkeypatch, lambda: next(said), clock, [], key_delay_s=30).outputs.answered_at
+    late = Clock()
+    with pytest.raises(NotReady, match="HTTP 401"):
+        ready(monkeypatch, lambda: NotYet("HTTP 401", final=True), late, [], key_delay_s=30)
+    assert 30 <= late.now < 60
+
+
 def test_a_key_that_state_has_from_before_there_were_two_gets_its_grace() -> None:
     old = ApiKeyOutputs(rotation="1", value=SecretStr("sk-1"))
     update = ApiKey().update

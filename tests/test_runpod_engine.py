@@ -118,7 +118,8 @@ def test_the_key_is_in_runpods_secret_store_and_nowhere_in_clear(stage: Stage) -
     assert not [text for text in printed if key in text or stage.runpod.key in text]
     (pod,) = stage.runpod.account.pods.values()
     assert pod.container.env["VLLM_API_KEY"].startswith("{{ RUNPOD_SECRET_")
-    assert len(stage.existing()) == 2
+    assert pod.container.env["ANYWHERE_PREVIOUS_KEY"].startswith("{{ RUNPOD_SECRET_")
+    assert len(stage.existing()) == 3
     assert stage.existing() == stage.owned()
     stage.project.destroy()
     assert stage.existing() == set()

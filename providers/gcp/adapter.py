@@ -15,7 +15,7 @@ from providers.gcp.machines import accelerator, region_of, zones_for, zones_with
 from providers.gcp.options import DRIVER, GcpOptions
 from providers.gcp.pricing import GcpMarket
 from providers.gcp.quotas import QuotaFinding, quota_findings
-from providers.gcp.stack import Choice, declarations, endpoint, own_tls, run, searches_zones
+from providers.gcp.stack import KEY_DELAY_S, Choice, declarations, endpoint, own_tls, run, searches_zones
 from providers.market import USER_PRICES
 from serving.capabilities import BF16_SINCE
 from serving.cost import assumptions_for
@@ -93,6 +93,7 @@ class GcpAdapter:
             hardware=_hardware(spec, choice),
             notes=(*_market(ask).notes, *_notes(ask, offer, choice, half)),
             ca=Ref("tls", "caPem") if own_tls(options) else None,
+            key_delay_s=KEY_DELAY_S,
         )
 
 

@@ -26,6 +26,8 @@ class Boot:
         image: the container, pinned.
         script: what runs in it (`serving.start.start_script`).
         publish: Docker's port mapping, such as `8000:8000`.
+        keys: the reference to the secret whose newest version has the API keys, as lines `NAME=value`. The VM looks
+            again every half a minute, so new keys count without a restart.
         secrets: environment variable -> the reference to a secret version's full name.
         certificate: the server's certificate (PEM), which is no secret; None when vLLM itself serves no TLS.
         hostname: the name for which Caddy gets a public certificate; "" for no Caddy.
@@ -36,6 +38,7 @@ class Boot:
     image: str
     script: str
     publish: str
+    keys: Ref
     secrets: Mapping[str, Ref] = field(default_factory=dict[str, Ref])
     certificate: Ref | None = None
     hostname: str = ""
@@ -51,7 +54,7 @@ def startup_script(boot: Boot) -> Text:
         refs.append(ref)
         return f"\0{len(refs) - 1}\0"
 
-    sources = [f"{name}={slot(ref)}" for name, ref in boot.secrets.items()]
+    sources = [f"={slot(boot.keys)}/versions/latest", *(f"{name}={slot(ref)}" for name, ref in boot.secrets.items())]
     if boot.certificate is not None:
         sources.append(f"{TLS_CERT}=@tls.pem")
     logging = ["--log-driver", "gcplogs"] if boot.cloud_logging else []
@@ -69,7 +72,9 @@ def startup_script(boot: Boot) -> Text:
         "certificate": slot(boot.certificate) if boot.certificate is not None else "",
         "fetch_py": _data("fetch.py"),
         "serve_sh": _data("serve.sh"),
+        "keys_sh": _data("keys.sh"),
         "vllm_unit": _data("vllm-anywhere.service"),
+        "keys_unit": _data("vllm-anywhere-keys.service"),
         "caddyfile": _caddyfile(boot) if boot.hostname else "",
         "caddy_unit": _data("vllm-anywhere-caddy.service").replace("CADDY_IMAGE", CADDY_IMAGE),
     }

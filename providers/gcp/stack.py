@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from providers.base import HF_TOKEN, KEY, ConfigSecret, Declaration, Ref, Text
+from providers.base import HF_TOKEN, KEY, PREVIOUS_KEY, ConfigSecret, Declaration, Ref, Text
 from providers.gcp.boot import Boot, startup_script
 from providers.gcp.machines import accelerator
 from providers.gcp.options import GcpOptions
@@ -18,6 +18,7 @@ from serving.gpus import Gpu
 from serving.spec import DeploymentSpec
 from serving.start import API_KEY, TLS_KEY, start_script
 from serving.start import HF_TOKEN as HF_VARIABLE
+from serving.start import PREVIOUS_KEY as PREVIOUS_VARIABLE
 
 PORT = 8000
 SLUG = Ref("name", "slug")
@@ -26,9 +27,13 @@ PROBERS = ("35.191.0.0/16", "130.211.0.0/22")
 """Where Google's health checks come from (https://cloud.google.com/load-balancing/docs/health-check-concepts)."""
 IAP = ("35.235.240.0/20",)
 """Where Identity-Aware Proxy forwards TCP from (https://cloud.google.com/iap/docs/using-tcp-forwarding)."""
+KEY_DELAY_S = 300
+"""What a VM may take to see new keys: it looks every 30 s, and Google says nothing of how soon the newest version of a
+secret is the newest everywhere (https://cloud.google.com/secret-manager/docs/access-secret-version)."""
 HEAL_AFTER_S = 1800
 """What a first boot may take before its health counts: the image, the weights, the start."""
 
+_KEYS = "api-key-secret"
 _APIS = ("compute", "secretmanager", "iam", "cloudresourcemanager", "logging")
 _LABELS = {"managed-by": "vllm-anywhere", "vllm-anywhere": SLUG}
 
@@ -307,7 +312,12 @@ class _Maker:
             image=spec.engine.image or f"vllm/vllm-openai:v{spec.engine.version}",
             script=start_script(spec, half=self.half, port=PORT, tls=tls),
             publish=f"{'127.0.0.1:' if local else ''}{PORT}:{PORT}",
-            secrets={variable: Ref(f"{secret}-version", "name") for secret, (variable, _) in self._stored().items()},
+            keys=Ref(_KEYS, "id"),
+            secrets={
+                variable: Ref(f"{secret}-version", "name")
+                for secret, (variable, _) in self._stored().items()
+                if secret != _KEYS
+            },
             certificate=Ref("tls", "certPem") if tls else None,
             hostname=options.hostname or "",
             port=PORT,
@@ -315,15 +325,16 @@ class _Maker:
         )
         return startup_script(boot)
 
-    def _stored(self) -> dict[str, tuple[str, Ref | ConfigSecret]]:
-        """Secret's declaration -> the environment variable that it becomes, and its value."""
+    def _stored(self) -> dict[str, tuple[str, Ref | Text | ConfigSecret]]:
+        """Secret's declaration -> the environment variable that it becomes ("" for lines of its own), and its value."""
         return {
-            "api-key-secret": (API_KEY, KEY),
+            # In one secret, so that the VM never sees a new key beside one that counts no longer.
+            _KEYS: ("", Text(f"{API_KEY}={{}}\n{PREVIOUS_VARIABLE}={{}}", (KEY, PREVIOUS_KEY))),
             **({"tls-key-secret": (TLS_KEY, Ref("tls", "keyPem"))} if own_tls(self.options) else {}),
             **({"hf-token-secret": (HF_VARIABLE, HF_TOKEN)} if self.hf_token else {}),
         }
 
-    def _secret(self, name: str, value: Ref | ConfigSecret) -> list[Declaration]:
+    def _secret(self, name: str, value: Ref | Text | ConfigSecret) -> list[Declaration]:
         suffix = name.removesuffix("-secret")
         return [
             self._gcp(
@@ -352,7 +363,7 @@ class _Maker:
     def _before_server(self) -> tuple[str, ...]:
         """What the VM needs before it boots, though it does not refer to it."""
         writer = ("log-writer",) if self.options.cloud_logging else ()
-        return (*(f"{name}-reader" for name in self._stored()), *writer, "firewall-clients")
+        return (*(f"{name}-reader" for name in self._stored()), f"{_KEYS}-version", *writer, "firewall-clients")
 
     def _zone_search(self) -> list[Declaration]:
         if not searches_zones(self.spec, self.options, self.choice):

@@ -81,6 +81,8 @@ class ModalAdapter:
             model=ask.spec.model.served_name,
             hardware=_hardware(ask, offer),
             notes=tuple(_notes(ask)),
+            # Until a container of the new version is up, those of the old one may answer, which don't know its key.
+            key_delay_s=options_of(ask).startup_timeout_s,
         )
 
 

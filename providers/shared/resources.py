@@ -92,6 +92,9 @@ class ReadyInputs(Properties):
     run: str = Field(default="", description="Changes when the server is started anew; then it has to answer anew.")
     timeout_s: int = Field(default=900, description="Seconds until the first completed answer.")
     ca_pem: str = Field(default="", description="The CA that clients trust besides the public ones, as PEM.")
+    key_delay_s: int = Field(
+        default=0, description="Seconds that new keys may take to reach the server; until then refusals aren't final."
+    )
     wake: bool = Field(default=True, description="False accepts a server that is configured but asleep, unasked.")
 
 
@@ -165,7 +168,7 @@ class Ready(NativeResource[ReadyInputs, ReadyOutputs]):
                         first_token_s=round(answer.first_token_s, 3),
                         answered_at=context.now().isoformat(timespec="seconds"),
                     )
-                case NotYet(final=True):
+                case NotYet(final=True) if waited >= inputs.key_delay_s:
                     raise base.NotReady(self._failure(inputs, answer.reason, waited))
                 case NotYet() if waited >= limit:
                     raise base.NotReady(self._failure(inputs, answer.reason, waited))

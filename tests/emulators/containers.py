@@ -50,7 +50,7 @@ class Containers:
     def start(self, name: str, script: str, env: Mapping[str, str], host: str = "127.0.0.1", port: int = 0) -> int:
         """Run `script` under `sh` with that environment and no other; the port on which it will listen."""
         folder = self._folder / name
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         container = self._running[name] = Container(name, folder)
         port = port or _free_port(host)
         threading.Thread(target=self._run, args=(container, script, dict(env), host, port), daemon=True).start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -22,6 +23,13 @@ HOST = "EMULATED_HOST"
 PORT = "EMULATED_PORT"
 
 Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+GUARDED = re.compile(r"/(v1|v2|inference|cohere)(/|$)")
+"""What vLLM's own key protects."""
+LLAMA = {"/health", "/metrics", "/v1/models", "/v1/completions", "/v1/chat/completions", "/v1/embeddings"}
+"""What is answered by a model; of the rest it matters only whether it was reached."""
 _HOP_BY_HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"date", b"server"}
 
 
@@ -31,8 +39,10 @@ def main() -> None:
         parser.add_argument(name)
     parser.add_argument("--port", type=int)
     given, _ = parser.parse_known_args()
-    module, _, name = given.middleware.rpartition(".")
-    guarded = getattr(importlib.import_module(module), name)(forward)
+    guarded = serve
+    if given.middleware:
+        module, _, name = given.middleware.rpartition(".")
+        guarded = getattr(importlib.import_module(module), name)(serve)
     threading.Thread(target=_end_with_stdin, daemon=True).start()
     print(f"INFO serving behind {given.middleware}", flush=True)
     uvicorn.run(
@@ -46,9 +56,24 @@ def main() -> None:
     )
 
 
-async def forward(
-    scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
-) -> None:
+async def serve(scope: Message, receive: Receive, send: Send) -> None:
+    """As vLLM: the key for some prefixes only, and every route answers; those that llama.cpp lacks say `reached`."""
+    wanted = f"Bearer {os.environ['VLLM_API_KEY']}".encode()
+    if GUARDED.match(scope["path"]) and dict(scope["headers"]).get(b"authorization") != wanted:
+        await answer(send, 401, b'{"error":"Unauthorized"}')
+    elif scope["path"] in LLAMA:
+        await forward(scope, receive, send)
+    else:
+        await answer(send, 200, b"reached")
+
+
+async def answer(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def forward(scope: Message, receive: Receive, send: Send) -> None:
     """The request as it is, with llama.cpp's own key; the answer as it comes."""
     body = b""
     while True:

@@ -1,7 +1,8 @@
-"""Writes an environment file for Docker from Secret Manager: `fetch.py FILE NAME=VERSION... NAME=@NEIGHBOUR...`.
+"""Writes an environment file for Docker: `fetch.py FILE NAME=VERSION... NAME=@NEIGHBOUR... =VERSION...`.
 
-VERSION is a secret version's full name; `@NEIGHBOUR` is a file beside this one, whose content is no secret. It runs on
-the VM with the standard library alone, and shows no value in any message.
+VERSION is the full name of a version in Secret Manager; `@NEIGHBOUR` is a file beside this one, whose content is no
+secret. Without a NAME the secret has lines `NAME=value` of its own. The file is replaced only when it changes. It runs
+on the VM with the standard library alone, and shows no value in any message.
 """
 
 import base64
@@ -59,13 +60,19 @@ def value_of(source: str) -> str:
     return patiently(source)
 
 
+def line(name: str, value: str) -> str:
+    return f"{name}={one_line(value)}\n" if name else f"{value.strip()}\n"
+
+
 def main(path: str, *wanted: str) -> None:
-    lines = [f"{name}={one_line(value_of(source))}\n" for name, _, source in (one.partition("=") for one in wanted)]
+    text = "".join(line(name, value_of(source)) for name, _, source in (one.partition("=") for one in wanted))
     file, new = Path(path), Path(f"{path}.new")
+    if file.exists() and file.read_text(encoding="utf-8") == text:
+        return
     file.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)
-    new.write_text("".join(lines), encoding="utf-8")
+    new.write_text(text, encoding="utf-8")
     new.replace(file)
 
 

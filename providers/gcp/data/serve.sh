@@ -25,4 +25,6 @@ exec docker run --rm --name vllm-anywhere --gpus all --ipc host \
   --volume "$root/var/lib/vllm-anywhere/cache:/root/.cache" \
   --volume "$etc/start.sh:/start.sh:ro" \
   --env-file "$root/run/vllm-anywhere/env" \
+  --volume "$root/run/vllm-anywhere:/run/vllm-anywhere:ro" \
+  --env ANYWHERE_KEYS=/run/vllm-anywhere/env \
   "${LOGGING[@]}" --entrypoint /bin/sh "$IMAGE" /start.sh

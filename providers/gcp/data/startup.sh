@@ -70,8 +70,10 @@ start_script | changed "$etc/start.sh" 0644 && stale=1
 certificate | changed "$etc/tls.pem" 0644 && stale=1
 fetch_py | changed "$etc/fetch.py" 0644 && stale=1
 serve_sh | changed "$etc/serve.sh" 0755 && stale=1
+keys_sh | changed "$etc/keys.sh" 0755 && stale=1
 vllm_unit | changed "$units/vllm-anywhere.service" 0644 && stale=1
-services=(vllm-anywhere.service)
+keys_unit | changed "$units/vllm-anywhere-keys.service" 0644 && stale=1
+services=(vllm-anywhere.service vllm-anywhere-keys.service)
 if [[ -n $(caddyfile) ]]; then
   caddyfile | changed "$etc/Caddyfile" 0644 && stale=1
   caddy_unit | changed "$units/vllm-anywhere-caddy.service" 0644 && stale=1

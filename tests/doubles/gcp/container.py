@@ -1,8 +1,8 @@
 """What `docker run` and `vllm serve` are on a VM of the double: processes of this machine, with llama.cpp for vLLM.
 
 `python -m tests.doubles.gcp.container run ...` runs a container's entry point with the container's environment and
-with its mounted files under their own paths. `... serve ...` is `vllm` in it: it serves the names, the key and the TLS
-files that it is given behind the VM's external address, on the port that the container publishes, and lets in
+with its mounted files under their own paths. `... serve ...` is `vllm` in it: it serves the names that it is given
+through the middleware and the TLS files that it is given, behind the VM's external address, on the port that the container publishes, and lets in
 whom a firewall rule lets in.
 """
 
@@ -11,16 +11,20 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-import ssl
+import secrets
+import socket
+import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from providers.local.adapter import STAND_IN_TEMPLATE
 from providers.local.client import LocalMachine
 from tests.doubles.gcp.cloud import Cloud, Record
 from tests.doubles.gcp.vm import ADDRESS, CLOUD, INSTANCE, folder
+from tests.emulators import vllm_stand_in
+from tests.emulators.vllm_stand_in import HOST, PORT, UPSTREAM, UPSTREAM_KEY
 
 _PUBLISHED = "DOUBLE_PUBLISHED"
 _MOST_TOKENS = 4096
@@ -48,6 +52,10 @@ def run(args: Sequence[str]) -> None:
     for file in options.get("--env-file", []):
         env |= dict(line.split("=", 1) for line in Path(file).read_text().splitlines() if "=" in line)
     env |= dict(each.split("=", 1) for each in options.get("--env", []) + options.get("-e", []))
+    # A container's files are where it has them; here they are where the VM has them.
+    for name, value in env.items():
+        within = next((inside for inside in mounts if value.startswith(f"{inside}/")), None)
+        env[name] = mounts[within] + value.removeprefix(within) if within else value
     env[_PUBLISHED] = " ".join(options.get("--publish", []) + options.get("-p", []))
     os.execvpe(command[0], [mounts.get(word, word) for word in command], env)
 
@@ -75,17 +83,32 @@ def serve(args: Sequence[str]) -> None:
         "chat_template": STAND_IN_TEMPLATE,
     }
     # It is never committed: the server ends with this process.
-    started = machine.start(label, want, os.environ["VLLM_API_KEY"])
+    key = secrets.token_hex(8)
+    started = machine.start(label, want, key)
     while (running := machine.running(label)) is None:
         if started.exited:
             sys.exit("\n".join(machine.log_tail(label, 20)))
         threading.Event().wait(0.02)
-    context = None
-    if "--ssl-certfile" in options:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(options["--ssl-certfile"][0], options["--ssl-keyfile"][0])
-    port = _published(int(options["--port"][0]))
-    asyncio.run(_door(cloud, instance, port, running.port, context))
+    behind = _vllm(args, {UPSTREAM: f"http://127.0.0.1:{running.port}", UPSTREAM_KEY: key})
+    asyncio.run(_door(cloud, instance, _published(int(options["--port"][0])), behind))
+
+
+def _vllm(args: Sequence[str], env: Mapping[str, str]) -> int:
+    """Start what stands in for vLLM, with its middleware and its TLS, on a port of its own once that listens."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+    inside = {**os.environ, **env, HOST: "127.0.0.1", PORT: str(port)}
+    # It ends with its standard input, hence with this process.
+    child = subprocess.Popen([sys.executable, "-P", vllm_stand_in.__file__, *args], env=inside, stdin=subprocess.PIPE)
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            if child.poll() is not None:
+                sys.exit("vLLM ended while it started")
+            threading.Event().wait(0.02)
+        else:
+            return port
 
 
 def opens(cloud: Cloud, instance: Record, port: int) -> bool:
@@ -132,7 +155,7 @@ def _options(args: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         values = [value] if given else []
 
 
-async def _door(cloud: Cloud, instance: Record, port: int, behind: int, context: ssl.SSLContext | None) -> None:
+async def _door(cloud: Cloud, instance: Record, port: int, behind: int) -> None:
     async def enter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not opens(cloud, instance, port):
             writer.transport.abort()
@@ -140,8 +163,8 @@ async def _door(cloud: Cloud, instance: Record, port: int, behind: int, context:
         inside_reader, inside_writer = await asyncio.open_connection("127.0.0.1", behind)
         await asyncio.gather(_pump(reader, inside_writer), _pump(inside_reader, writer))
 
-    server = await asyncio.start_server(enter, os.environ[ADDRESS], port, ssl=context)
-    print(f"listening on {os.environ[ADDRESS]}:{port}{' with TLS' if context else ''}", flush=True)
+    server = await asyncio.start_server(enter, os.environ[ADDRESS], port)
+    print(f"listening on {os.environ[ADDRESS]}:{port}", flush=True)
     async with server:
         await server.serve_forever()
 

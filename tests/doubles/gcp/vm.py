@@ -124,6 +124,7 @@ def _environment(cloud: Cloud, record: Record, home: Path, port: int) -> dict[st
         "GCE_METADATA_HOST": f"127.0.0.1:{port}",
         "VLLM_ANYWHERE_SECRETS_URL": f"http://127.0.0.1:{port}/v1",
         "VLLM_ANYWHERE_PAUSE_S": "0.05",
+        "VLLM_ANYWHERE_KEYS_S": "1",
         ADDRESS: external_address(record) or "127.0.0.1",
         CONSOLE: str(home / "serial.log"),
         CLOUD: str(cloud.folder),
