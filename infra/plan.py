@@ -11,7 +11,7 @@ from typing import Any
 from providers import base
 from providers.model_shape import model_shape
 from providers.replicas import Replica, replicas
-from serving import NAMESPACE
+from serving import NAMESPACE, USER_PRICES
 from serving.models import Model
 from serving.offers import Offer
 from serving.quote import Quote, Running, Unread, quote
@@ -59,7 +59,7 @@ def make_plan(config: Mapping[str, str], running: Callable[[], Running | Unread 
         from serving.names import check_names
 
         check_names(spec)
-    if os.environ.get("VLLM_ANYWHERE_PRICES"):
+    if os.environ.get(USER_PRICES):
         from providers.market import prices
 
         # A price file that can't be read must not come up when resources are registered already.

@@ -17,15 +17,11 @@ from infra.plan import Plan, make_plan
 from infra.register import Turns, refs_in, register, resolve
 from providers.base import KEY, Declaration, PlatformError, Ref, Text
 from providers.replicas import Replica, created, hardware, resources, turns
-from serving import NAMESPACE
+from serving import NAMESPACE, REPORT
 from serving.cost import BASED_ON_USE
 from serving.quote import Running, Unread, running
 from serving.report import PlanView, plan_facts, plan_report, rented_text
 from serving.spec import Problem, SpecError
-
-REPORT = "VLLM_ANYWHERE_REPORT"
-"""Set to `json`, the report under the Deployment is one JSON object, for programs that read `preview --json`."""
-
 
 _READ_OUTPUTS = "pulumi:pulumi:readStackOutputs"
 _READS, _READ_PAUSE_S = 20, 0.05

@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from ops.stack import OpsError, pulumi_command
+from serving import REPORT
 from serving.report import UNITS, dollars, shown_quantity, signed, unit_dollars
 
-REPORT = "VLLM_ANYWHERE_REPORT"
 _DEPLOYMENT = "vllm-anywhere:index:Deployment"
 _HOW = f"`{REPORT}=json pulumi preview --json -s STACK | vllm-anywhere comment`"
 

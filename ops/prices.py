@@ -17,7 +17,8 @@ from rich.table import Table
 from ops.stack import OpsError
 from ops.text import show, show_json
 from providers.base import PlatformError
-from providers.market import USER_PRICES, offline, prices
+from providers.market import offline, prices
+from serving import USER_PRICES
 from serving.prices import STALE_DAYS, Price, problems
 from serving.report import unit_dollars
 from serving.tables import additions, table

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from providers.base import PlatformError
+from serving import USER_PRICES
 from serving.offers import Offer
 from serving.prices import STALE_DAYS, Price, PriceError, parse_prices, snapshot, with_user_prices
 from serving.snapshot import snapshot_offers
@@ -25,9 +26,6 @@ LIVE_BUDGET_S = 4.0
 
 OFFLINE = "VLLM_ANYWHERE_OFFLINE"
 """Set to anything, no price is asked for: the same input gives the same output, byte for byte."""
-
-USER_PRICES = "VLLM_ANYWHERE_PRICES"
-"""Path of a price file of one's own; its rows win over the snapshot's."""
 
 
 @dataclass(frozen=True)

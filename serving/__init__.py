@@ -5,3 +5,10 @@ VERSION = "0.1.0"
 
 NAMESPACE = "vllm-anywhere"
 """The stack-config namespace, which is the Pulumi project's name and the provider's package name."""
+
+USER_PRICES = "VLLM_ANYWHERE_PRICES"
+"""Environment variable: path of a price file of one's own; its rows win over the snapshot's."""
+
+REPORT = "VLLM_ANYWHERE_REPORT"
+"""Environment variable: with `json`, the report of a preview is one JSON object, for programs that read
+`preview --json`."""

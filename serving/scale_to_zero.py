@@ -26,8 +26,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache, lru_cache
 from itertools import accumulate
@@ -110,14 +109,6 @@ def awake(load: Load) -> Awake:
     if most > max(1, load.min_workers) and _needs_another(load):
         return _replayed(load)
     return Awake(always=always) if always else _only_worker(load)
-
-
-def awake_by_hour(load: Load, weights: Sequence[float]) -> Awake:
-    """The mean over hours whose traffic differs: `weights` are each hour's share of the mean rate, in any unit."""
-    mean = math.fsum(weights) / len(weights)
-    hours = [awake(replace(load, rate=load.rate * weight / mean)) for weight in weights]
-    *means, _ = (math.fsum(column) / len(hours) for column in zip(*map(astuple, hours), strict=True))
-    return Awake(*means, saturated=any(hour.saturated for hour in hours))
 
 
 def cold_share(load: Load, result: Awake) -> float:

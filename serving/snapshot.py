@@ -16,20 +16,10 @@ from typing import cast
 from serving.cost import BASED_ON_USE
 from serving.gpus import all_gpus
 from serving.offers import Bills, Kind, Offer, Rate, Tier
+from serving.places import place
 from serving.prices import Price
 from serving.spec import HOURS_PER_MONTH
 from serving.tables import rows
-
-COUNTRIES = {
-    "europe-central2": ("PL", "Poland"),
-    "europe-west1": ("BE", "Belgium"),
-    "europe-west2": ("GB", "United Kingdom"),
-    "europe-west3": ("DE", "Germany"),
-    "europe-west4": ("NL", "Netherlands"),
-    "europe-west6": ("CH", "Switzerland"),
-    "europe-west9": ("FR", "France"),
-}
-"""Google's regions outside the USA that the snapshot prices (cloud.google.com/compute/docs/regions-zones)."""
 
 _EVIDENCE = {
     ("runpod", "secure"): "RunPod Secure Cloud",
@@ -126,9 +116,9 @@ class _Shelf:
                     found[machine.region or price.region, tier, price.spot] = None
         yield from found or {(machine.region, machine.tier or "secure", machine.spot or False): None}
 
-    def rate(self, machine: Machine, part: str, place: tuple[str, Tier, bool], gpu_count: int) -> Rate:
+    def rate(self, machine: Machine, part: str, there: tuple[str, Tier, bool], gpu_count: int) -> Rate:
         """The rate of one of a machine's meters: a user's price wins, then the one that names most of the machine."""
-        region, tier, spot = place
+        region, tier, spot = there
         best: Price | None = None
         rank: tuple[bool, int] = (False, -1)
         for gpu in (machine.gpu, ""):
@@ -153,8 +143,8 @@ class _Shelf:
 
 
 def _offers(machine: Machine, gpu_count: int, shelf: _Shelf) -> Iterator[Offer]:
-    for place in shelf.places(machine):
-        region, tier, spot = place
+    for there in shelf.places(machine):
+        region, tier, spot = there
         country, evidence = _evidence(machine.platform, region, tier)
         yield Offer(
             platform=machine.platform,
@@ -166,7 +156,7 @@ def _offers(machine: Machine, gpu_count: int, shelf: _Shelf) -> Iterator[Offer]:
             country=country,
             tier=tier,
             spot=spot,
-            rates=tuple(shelf.rate(machine, part, place, gpu_count) for part in machine.parts),
+            rates=tuple(shelf.rate(machine, part, there, gpu_count) for part in machine.parts),
             evidence=evidence,
         )
 
@@ -217,8 +207,9 @@ def _quantity(machine: Machine, part: str, gpu_count: int) -> Decimal | None:
 def _evidence(platform: str, region: str, tier: Tier) -> tuple[str, str]:
     """Country and evidence of an offer."""
     if platform == "gcp":
-        country, name = COUNTRIES.get(region, ("US", "USA") if region.startswith("us-") else ("", ""))
-        return country, f"GCP region {region}, {name}" if name else "GCP"
+        where = place(platform, region)
+        name = where.name.rpartition(", ")[2] if where else ""
+        return where.country if where else "", f"GCP region {region}, {name}" if name else "GCP"
     evidence = _EVIDENCE.get((platform, tier), "")
     return "", f"{evidence} region {region}" if evidence and region else evidence
 

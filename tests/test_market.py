@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from providers.base import PlatformError
-from providers.market import OFFLINE, USER_PRICES, age_notes, ask, dated, prices
+from providers.market import OFFLINE, age_notes, ask, dated, prices
+from serving import USER_PRICES
 from serving.offers import Offer
 from serving.prices import COLUMNS
 from serving.spec import DeploymentSpec

@@ -16,7 +16,6 @@ from serving.scale_to_zero import (
     Load,
     always_on_rate,
     awake,
-    awake_by_hour,
     cold_share,
     load_of,
     waiting_share,
@@ -176,13 +175,6 @@ def test_two_workers_that_suffice_up_to_a_load_meet_the_formula_of_one() -> None
         one = awake(Load(rate, 4, 30, 20, concurrency=16)).workers
         two = awake(Load(rate, 4, 30, 20, concurrency=16, max_workers=2)).workers
         assert two == pytest.approx(one, rel=0.02)
-
-
-def test_day_and_night_bill_less_than_the_same_requests_spread_evenly() -> None:
-    load = load_of(10_000, Decimal(4), 60, Decimal(20), 30)
-    flat = awake_by_hour(load, [1.0] * 24)
-    assert flat.workers == pytest.approx(awake(load).workers)
-    assert awake_by_hour(load, [0.0] * 12 + [2.0] * 12).workers < 0.51 < flat.workers
 
 
 def test_the_worked_example_of_a_thousand_requests_a_day_on_a_16_gb_class() -> None:
