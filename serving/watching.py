@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
@@ -179,9 +179,13 @@ def ends_at(created_at: datetime | None, ttl_hours: float | None) -> datetime | 
 
 def findings(seen: Seen, limits: Limits) -> tuple[Finding, ...]:
     """Everything that isn't as it should be, the worst first."""
-    found = [*_life(seen, limits), *_health(seen, limits), *_drifts(seen), *_ends(seen), *_prices(seen, limits)]
-    found += [Finding("unknown", "warning", text) for text in seen.unknown]
-    return tuple(sorted(found, key=lambda one: _SEVERITIES.index(one.severity)))
+    life = [*_life(seen, limits)]
+    found = [*_health(seen, limits), *_drifts(seen), *_ends(seen), *_prices(seen, limits)]
+    if life:
+        # What is about to be destroyed isn't rented anew; Google takes a VM away itself when its time is over.
+        found = [replace(one, repair="") for one in found]
+    unknown = [Finding("unknown", "warning", text) for text in seen.unknown]
+    return tuple(sorted([*life, *found, *unknown], key=lambda one: _SEVERITIES.index(one.severity)))
 
 
 def repair_of(found: Iterable[Finding]) -> tuple[Repair, tuple[str, ...]]:

@@ -128,6 +128,12 @@ def test_a_price_that_is_not_known_is_compared_with_nothing() -> None:
     assert Money.of({"monthly_usd": "5.00", "high": "5.00", "hourly_usd": "0.1", "incomplete": True}) == Money()
 
 
+def test_what_is_past_its_time_is_not_rented_anew_though_it_is_gone() -> None:
+    found = findings(drifted(Drift("server", POD, gone=True), ttl_hours=2.5), Limits())
+    assert {one.kind for one in found} == {"ttl", "gone"}
+    assert repair_of(found) == ("", ())
+
+
 def test_the_worst_comes_first_and_destroy_comes_before_repair() -> None:
     seen = drifted(Drift("server", POD, gone=True), ttl_hours=1, cheapest=Cheapest("L4", Decimal(1)))
     found = findings(seen, Limits())

@@ -12,6 +12,7 @@ from typing import Any
 
 from providers.base import HF_TOKEN, KEY, PREVIOUS_KEY, ConfigSecret, Declaration, Ref, Text
 from providers.gcp.boot import Boot, startup_script
+from providers.gcp.lifetime import run_limit
 from providers.gcp.machines import accelerator
 from providers.gcp.options import GcpOptions
 from serving.gpus import Gpu
@@ -295,6 +296,7 @@ class _Maker:
             "provisioning_model": "SPOT" if spot else "STANDARD",
             "preemptible": spot,
             **({"instance_termination_action": "STOP"} if spot else {}),
+            **run_limit(self.spec, self.options),
         }
 
     def _interface(self) -> Mapping[str, Any]:

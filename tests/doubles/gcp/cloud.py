@@ -182,6 +182,12 @@ class Cloud:
         """Somebody deletes a VM in the console."""
         self._with(name, "delete")
 
+    def outlive(self, name: str) -> None:
+        """The time that a VM may run is over."""
+        record = self.named(name)
+        assert record and record.inputs["scheduling"]["maxRunDuration"], f"{name} may run for ever"
+        self._with(name, record.inputs["scheduling"]["instanceTerminationAction"].lower())
+
     def expire(self) -> None:
         """A quarter of an hour passes: what was reserved is free again."""
         with self.lock():
