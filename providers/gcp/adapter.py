@@ -11,6 +11,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from providers.base import HF_TOKEN, Ask, Declared, Reason, Ref
+from providers.gcp.lifetime import lifetime_notes
 from providers.gcp.machines import accelerator, region_of, zones_for, zones_with
 from providers.gcp.options import DRIVER, GcpOptions
 from providers.gcp.pricing import GcpMarket
@@ -241,6 +242,7 @@ def _notes(ask: Ask, offer: Offer, choice: Choice, half: bool) -> Iterable[str]:
     if passed := [zone for zone in options.zones if zone not in choice.zones]:
         yield f"Left out of vllm-anywhere:gcp.zones: {', '.join(passed)}, not known to have {choice.gpu.name}."
     yield from _zone_notes(spec, options, choice)
+    yield from lifetime_notes(spec, options)
     yield from (found.text for found in _quota_findings(ask, offer))
     if half:
         yield "This GPU has no bfloat16, so the model runs in half precision (--dtype half)."
