@@ -14,21 +14,25 @@ from serving.rank import wanted_gpus
 from serving.spec import DeploymentSpec
 
 
-def fitting_gpus(spec: DeploymentSpec, platform: str) -> tuple[Gpu, ...]:
+def fitting_gpus(spec: DeploymentSpec, platform: str, least: tuple[int, int] = (0, 0)) -> tuple[Gpu, ...]:
     """The GPUs that the platform rents and the model fits on: in the user's order, else in the catalogue's.
+
+    Unless the user names them, none of a compute capability below `least` is taken.
 
     Raises:
         SpecError: nothing is known of the model.
         UnknownGpu: `hardware.gpus` has a name that no GPU has.
     """
     # A frozen model of tuples and texts can be hashed.
-    return _fitting(spec, platform)  # pyright: ignore[reportArgumentType]
+    return _fitting(spec, platform, least)  # pyright: ignore[reportArgumentType]
 
 
 @lru_cache(maxsize=8)
-def _fitting(spec: DeploymentSpec, platform: str) -> tuple[Gpu, ...]:
+def _fitting(spec: DeploymentSpec, platform: str, least: tuple[int, int]) -> tuple[Gpu, ...]:
     wanted = wanted_gpus(spec)
-    cards = [card for card in _rented(platform) if not wanted or card.name in wanted]
+    cards = [
+        card for card in _rented(platform) if (card.name in wanted if wanted else card.compute_capability >= least)
+    ]
     fitting = (card for card in cards if _verdict(spec, card, platform).ok)
     return tuple(sorted(fitting, key=lambda card: wanted.get(card.name, 0)))
 

@@ -8,8 +8,11 @@ from decimal import Decimal
 from statistics import median
 
 from providers.base import HF_TOKEN, KEY, PREVIOUS_KEY, Ask, Declaration, Declared, Reason, Ref
+from providers.fitting import is_half
+from providers.fitting import misfits as unfit
 from providers.vastai.offers import VastOffer, as_offer
 from providers.vastai.options import (
+    PLATFORM,
     VastaiOptions,
     ceiling,
     countries,
@@ -31,7 +34,6 @@ from providers.vastai.search import (
     search_text,
     winning,
 )
-from serving.capabilities import BF16_SINCE
 from serving.gpus import Gpu
 from serving.offers import Offer
 from serving.rented import together
@@ -65,8 +67,9 @@ class VastaiAdapter:
             reasons.append(Reason("placement.regions", "Vast.ai knows countries: `eu`, `us` or a code such as `de`"))
         if market.model is None:
             return reasons
-        gpus, refusals = usable_gpus(spec, market.model)
-        reasons += [Reason(found.key, f"{found.wrong}. {found.works}".strip()) for found in refusals]
+        gpus = usable_gpus(spec)
+        if not gpus:
+            reasons += unfit(spec, PLATFORM)
         if gpus and not reasons and market.at is not None and options.mode == "instance" and not self.offers(ask):
             reasons.append(_none_fits(ask, gpus))
         elif not reasons and ask.running is None and market.at is not None:
@@ -108,7 +111,7 @@ class VastaiAdapter:
         tls = {} if options.plain_http else _tls(spec.model.served_name)
         certificate = () if options.plain_http else (_certificate(spec.model.served_name),)
         traffic = traffic_for(spec, _market(ask).model)
-        half = any(gpu.compute_capability < BF16_SINCE for gpu in gpus)
+        half = is_half(gpus)
         script = start_script(spec, half=half, port=PORT, tls=not options.plain_http)
         instance = Declaration(
             "server",
@@ -376,8 +379,7 @@ def _tls(name: str) -> dict[str, object]:
 
 
 def _gpus(ask: Ask) -> list[Gpu]:
-    model = _market(ask).model
-    return usable_gpus(ask.spec, model)[0] if model else []
+    return usable_gpus(ask.spec) if _market(ask).model else []
 
 
 def _options(ask: Ask) -> VastaiOptions:

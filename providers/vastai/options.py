@@ -8,15 +8,16 @@ from typing import Literal
 
 from pydantic import Field
 
+from providers.fitting import fitting_gpus
 from providers.vastai.offers import Traffic
 from providers.vastai.search import Wanted
 from serving.capabilities import image_cuda
 from serving.cost import Assumptions, Estimator
-from serving.gpus import Gpu, all_gpus, find_gpus, gpu
+from serving.gpus import Gpu
 from serving.models import Model
 from serving.offers import Offer, Rate
 from serving.places import in_eea, regions_on
-from serving.preflight import Finding, Host, image_version, preflight
+from serving.preflight import image_version
 from serving.rank import assumptions_for
 from serving.spec import HOURS_PER_MONTH, DeploymentSpec, Part, ScalingSpec, Usd
 
@@ -69,19 +70,9 @@ class VastaiOptions(Part):
     )
 
 
-def usable_gpus(spec: DeploymentSpec, model: Model) -> tuple[list[Gpu], list[Finding]]:
-    """The GPUs that Vast.ai rents, the spec accepts and the model fits on, in the spec's order; else why not."""
-    named = [found for text in spec.hardware.gpus for found in find_gpus(text)]
-    every = [found for found in all_gpus() if found.compute_capability >= DEFAULT_CAPABILITY]
-    candidates = named or [found for found in every if PLATFORM in found.platform_names]
-    verdicts = {found.name: preflight(spec, model, found, Host(PLATFORM)) for found in candidates}
-    usable = [gpu(name) for name, verdict in verdicts.items() if verdict.ok]
-    if usable:
-        return usable, []
-    # Unless GPUs are named, the roomiest one shows what is wrong with the spec rather than with the GPU.
-    shown = named or sorted(candidates, key=lambda found: found.memory_gib)[-1:]
-    refusals = [finding for found in shown for finding in verdicts[found.name].refusals]
-    return [], list(dict.fromkeys(refusals))
+def usable_gpus(spec: DeploymentSpec) -> list[Gpu]:
+    """The GPUs that Vast.ai rents, the spec accepts and the model fits on."""
+    return list(fitting_gpus(spec, PLATFORM, DEFAULT_CAPABILITY))
 
 
 def countries(spec: DeploymentSpec) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def live(spec: DeploymentSpec, seconds: float) -> Iterable[Offer]:
 def _asks(spec: DeploymentSpec, model: Model | None, seconds: float) -> tuple[VastOffer, ...]:
     from providers.vastai.client import connect
 
-    gpus, _ = usable_gpus(spec, model) if model else ([], [])
+    gpus = usable_gpus(spec) if model else []
     if not gpus:
         return ()
     # Wider than what may be rented, so that preview can say what stands in the way.
