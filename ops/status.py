@@ -87,6 +87,11 @@ class Entry:
         return Money.of(self.stack.cost).hourly if self.stack else None
 
     @property
+    def open_use(self) -> bool:
+        """Whether what its workers cost depends on a use that isn't declared."""
+        return self.stack is not None and Money.of(self.stack.cost).open_use
+
+    @property
     def sleeps(self) -> bool:
         return self.stack is not None and may_sleep(self.stack, self.spec)
 
@@ -230,6 +235,7 @@ def status_facts(stack: Stack, health: Health, now: datetime, life: Life = Life(
         "uptime_s": int((now - answered).total_seconds()) if answered and health.ok else None,
         "hourly_usd": stack.cost.get("hourly_usd"),
         "monthly_usd": stack.cost.get("monthly_usd"),
+        "depends_on_usage": Money.of(stack.cost).open_use,
         **_life_facts(life, now),
     }
 
@@ -256,14 +262,15 @@ def _entry_facts(entry: Entry, health: Health | None, now: datetime) -> dict[str
         "hardware": stack.hardware if stack else None,
         "hourly_usd": stack.cost.get("hourly_usd") if stack else None,
         "monthly_usd": stack.cost.get("monthly_usd") if stack else None,
+        "depends_on_usage": entry.open_use,
         **_life_facts(entry.life, now),
     }
 
 
 def _total(entries: Sequence[Entry]) -> tuple[Decimal, bool]:
-    """US dollars an hour of all whose price is known, and whether that is all of them."""
+    """US dollars an hour of all whose price is known, and whether that is all that they cost."""
     known = [entry.hourly for entry in entries if entry.hourly is not None]
-    return sum(known, Decimal(0)), len(known) == len(entries)
+    return sum(known, Decimal(0)), len(known) == len(entries) and not any(entry.open_use for entry in entries)
 
 
 def _check(stack: Stack) -> Health:
@@ -284,7 +291,8 @@ def _table(entries: Sequence[Entry], healths: dict[str, Health], now: datetime) 
         stack = entry.stack
         platform = f"{stack.provider}, {stack.hardware}" if stack else ""
         up = _span(now - entry.life.began) if entry.life.began else ""
-        cost = "unknown" if entry.hourly is None else f"{entry.hourly.quantize(_CENTS)}"
+        use = " + use" if entry.open_use else ""
+        cost = "unknown" if entry.hourly is None else f"{entry.hourly.quantize(_CENTS)}{use}"
         table.add_row(entry.name, _health(entry, healths.get(entry.name), now), platform, up, cost)
     return table
 
@@ -334,7 +342,8 @@ def _show(facts: dict[str, Any], out: TextIO) -> None:
         over = "[yellow]is over[/yellow] since" if facts["past_its_time"] else "is over at"
         table.add_row("time", f"{over} {facts['ends_at']} (`budget.ttl_hours`)")
     if facts["hourly_usd"] is not None:
-        table.add_row("cost", f"${facts['hourly_usd']} an hour, ${facts['monthly_usd']} a month of 730 hours")
+        use = ", and every hour that a worker is awake: it depends on use" if facts["depends_on_usage"] else ""
+        table.add_row("cost", f"${facts['hourly_usd']} an hour, ${facts['monthly_usd']} a month of 730 hours{use}")
     with console.capture() as captured:
         console.print(table)
     # Tables are padded to their width, which is of no use in a pipe.

@@ -138,3 +138,13 @@ def test_named_stacks_are_shown_alone_and_one_without_a_deployment_is_said() -> 
     facts = json.loads(text)
     assert (code, [row["stack"] for row in facts["stacks"]], facts["hourly_usd"]) == (1, ["b", "empty"], "0.50")
     assert facts["stacks"][1]["problem"] == "nothing is deployed in it"
+
+
+def test_what_workers_cost_by_use_is_said_beside_what_is_fixed() -> None:
+    cost = {**SERVERLESS, "depends_on_usage": True}
+    _, text = shown(Backend({"a": outputs("0.2500"), "b": outputs("0", cost=cost)}))
+    assert "0.0000 + use" in text
+    assert text.split()[-1] == "0.2500+"
+    out = io.StringIO()
+    status(STACK.model_copy(update={"cost": cost}), as_json=False, now=NOW, out=out, client=client(httpx.Response(503)))
+    assert "it depends on use" in " ".join(out.getvalue().split())
