@@ -101,10 +101,17 @@ class GatewaySpec(Part):
         default=15, ge=1, le=3600, description="Seconds for which a server that failed is not asked."
     )
     allowed_fails: int = Field(
-        default=1, ge=0, le=100, description="Failures of a server in a minute that are let pass before it cools down."
+        default=1,
+        ge=0,
+        le=100,
+        description="Failures within `cooldown_s` that are let pass before a server cools down.",
     )
-    on: Literal["local", "gcp"] = Field(
-        default="local", description="Where the gateway runs: this machine, or a small VM on Google Cloud."
+    health_s: int = Field(
+        default=30,
+        ge=0,
+        le=3600,
+        description="Seconds between two looks at each server that is paid for anyway; 0 for none. One that doesn't "
+        "answer is not asked until it does. What bills by use is never woken for this.",
     )
     port: int = Field(default=0, ge=0, le=65535, description="Port on 127.0.0.1; 0 takes any free one.")
 
@@ -310,23 +317,32 @@ def proxy_config(spec: GatewaySpec, name: str, ordered: Sequence[Upstream]) -> d
                 "input_cost_per_token": 0,
                 "output_cost_per_token": 0,
             },
-            "model_info": {"id": one.stack if len(one.endpoints) == 1 else f"{one.stack}.{number}"},
+            "model_info": {
+                "id": one.stack if len(one.endpoints) == 1 else f"{one.stack}.{number}",
+                "disable_background_health_check": one.by_use,
+                "health_check_timeout": spec.attempt_s,
+                "health_check_max_tokens": 1,
+            },
         }
         for place, one in enumerate(ordered, 1)
         for number, endpoint in enumerate(one.endpoints, 1)
     ]
     api = [_api(spec)] if spec.api else []
     fallbacks = [{API_GROUP: [name]}, *([{name: [API_GROUP]}] if spec.api_fallback else [])] if spec.api else []
+    alone = len(servers) == 1 and not (spec.api and spec.api_fallback)
+    widest = max(len(one.endpoints) for one in ordered)
     return {
         "model_list": [*servers, *api],
         "router_settings": {
             "routing_strategy": "simple-shuffle",
-            # Both are needed: without `allowed_fails` the only server of a group never cools down, and each request of
-            # an outage tries it again (https://github.com/BerriAI/litellm/issues/40405).
+            # Unless `allowed_fails` is said, the only server of a group never cools down, and each request of an outage
+            # tries it again (https://github.com/BerriAI/litellm/issues/40405). Where there is nowhere else to go,
+            # cooling down would make an outage of one failure.
+            "disable_cooldowns": alone,
             "allowed_fails": spec.allowed_fails,
             "cooldown_time": spec.cooldown_s,
-            # Enough tries for a request to find the one server that lives.
-            "num_retries": len(servers) + spec.allowed_fails + 1,
+            # These are tries of one stack; after them LiteLLM goes on to the next by itself.
+            "num_retries": 2 if alone else widest - 1,
             "retry_after": 0,
             "fallbacks": fallbacks,
             "context_window_fallbacks": [{name: [API_GROUP]}] if spec.api and spec.api_fallback else [],
@@ -338,10 +354,21 @@ def proxy_config(spec: GatewaySpec, name: str, ordered: Sequence[Upstream]) -> d
         },
         "general_settings": {
             "master_key": f"os.environ/{MASTER_KEY_NAME}",
+            **_health(spec, ordered),
             "disable_spend_logs": True,
             "disable_error_logs": True,
             "disable_adding_master_key_hash_to_db": True,
         },
+    }
+
+
+def _health(spec: GatewaySpec, ordered: Sequence[Upstream]) -> dict[str, Any]:
+    if not spec.health_s or all(one.by_use for one in ordered):
+        return {}
+    return {
+        "background_health_checks": True,
+        "health_check_interval": spec.health_s,
+        "enable_health_check_routing": True,
     }
 
 
@@ -372,7 +399,7 @@ def _api(spec: GatewaySpec) -> dict[str, Any]:
             **tariff,
             **budget,
         },
-        "model_info": {"id": API_GROUP},
+        "model_info": {"id": API_GROUP, "disable_background_health_check": True},
     }
 
 

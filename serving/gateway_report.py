@@ -56,7 +56,7 @@ def _facts(spec: GatewaySpec, model: str) -> Iterator[tuple[str, str]]:
     )
     yield (
         "failures",
-        f"a server that failed more than {spec.allowed_fails} times in a minute is left out for {spec.cooldown_s} s; "
+        f"a server that failed more than {spec.allowed_fails} times within {spec.cooldown_s} s is left out as long; "
         f"{spec.attempt_s} s a try, {spec.deadline_s} s in all",
     )
     if spec.api:

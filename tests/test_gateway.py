@@ -157,10 +157,29 @@ def test_the_proxys_config_names_keys_and_holds_none() -> None:
     assert config["general_settings"]["master_key"] == "os.environ/VLLM_API_KEY"
 
 
-def test_cooldown_is_on_for_a_single_server_too() -> None:
-    router = proxy_config(spec(stacks=["a"]), "qwen3-4b", [stack("a", "0")])["router_settings"]
-    assert router["allowed_fails"] is not None and router["cooldown_time"] > 0
-    assert "disable_cooldowns" not in router
+def test_cooldown_is_on_wherever_there_is_another_to_ask() -> None:
+    def router(asked: GatewaySpec, *stacks: Upstream) -> dict[str, Any]:
+        return proxy_config(asked, "qwen3-4b", list(stacks))["router_settings"]
+
+    with_api = router(spec(stacks=["a"], api="anthropic"), stack("a", "0"))
+    assert with_api["allowed_fails"] is not None and with_api["cooldown_time"] > 0
+    assert not with_api["disable_cooldowns"]
+    assert not router(spec(stacks=["a", "b"]), stack("a", "0"), stack("b", "1"))["disable_cooldowns"]
+    alone = router(spec(stacks=["a"]), stack("a", "0"))
+    assert alone["disable_cooldowns"] and alone["num_retries"] == 2
+    assert router(spec(stacks=["a"], api="anthropic", api_fallback=False), stack("a", "0"))["disable_cooldowns"]
+
+
+def test_what_bills_by_use_is_never_woken_to_see_whether_it_lives() -> None:
+    config = proxy_config(spec(), "m", [stack("a", "1"), stack("b", "0.1", by_use=True)])
+    skipped = {
+        row["model_info"]["id"]: row["model_info"]["disable_background_health_check"] for row in config["model_list"]
+    }
+    assert skipped == {"a": False, "b": True}
+    assert config["general_settings"]["enable_health_check_routing"]
+    only = proxy_config(spec(stacks=["b"]), "m", [stack("b", "0.1", by_use=True)])
+    assert "background_health_checks" not in only["general_settings"]
+    assert "background_health_checks" not in proxy_config(spec(health_s=0), "m", [stack("a", "1")])["general_settings"]
 
 
 def test_a_budget_counts_at_the_dearest_row_of_the_table() -> None:

@@ -70,6 +70,8 @@ REPEATED = (
     "user",
 )
 """Parameters that a request may have whose answer another server can take up."""
+BREAKS = 4
+"""How often one answer may break and be taken up again."""
 IGNORED = {"model", "messages", "stream", "n", "metadata", "litellm_metadata", "tools", "functions", "logprobs"}
 
 
@@ -124,20 +126,20 @@ class Hooks(CustomLogger):  # pyright: ignore[reportUntypedBaseClass]
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         """LiteLLM tries another server until the first token; a stream that breaks later is taken up here."""
-        said, chunks, first_id = "", 0, None
+        said, chunks, first_id, breaks = "", 0, None, 0
         while True:
-            got = False
             try:
                 async for chunk in response:
                     first_id = first_id or getattr(chunk, "id", None)
                     if first_id:
                         chunk.id = first_id
-                    said, chunks, got = said + text_of(chunk), chunks + 1, True
+                    said, chunks = said + text_of(chunk), chunks + 1
                     yield chunk
                 return
             except Exception:
-                ours = request_data.get("model") == self.rule["model"]
-                again = continuation(request_data, said, chunks) if ours and got else None
+                breaks += 1
+                ours = request_data.get("model") == self.rule["model"] and breaks <= BREAKS
+                again = continuation(request_data, said, chunks) if ours else None
                 if again is None:
                     raise
                 from litellm.proxy.proxy_server import llm_router  # pyright: ignore[reportMissingImports]
