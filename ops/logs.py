@@ -41,6 +41,7 @@ def add_logs(commands: Any) -> None:
     parser = commands.add_parser("logs", help="what a stack's server says, and why it doesn't start")
     parser.add_argument("-s", "--stack", default="local", help="the Pulumi stack (default: local)")
     parser.add_argument("-n", "--lines", type=int, default=LINES, metavar="N", help=f"the last N (default: {LINES})")
+    parser.add_argument("--server", type=int, default=0, metavar="N", help="the N-th of several servers (default: all)")
     parser.add_argument("--why", action="store_true", help="the known failure in it: its cause, its line, its cure")
     parser.add_argument("--json", action="store_true", help="one JSON document, for programs")
     parser.set_defaults(run=logs)
@@ -55,7 +56,7 @@ def logs(args: argparse.Namespace, *, run: Run | None = None, answers: Callable[
     if args.lines < 1:
         raise OpsError(f"--lines {args.lines}: 1 or more")
     asked = max(args.lines, _LINES_FOR_WHY) if args.why else args.lines
-    read = [read_log(server, asked) for server in _servers(args.stack, run)]
+    read = [read_log(server, asked) for server in _servers(args.stack, args.server, run)]
     if args.why:
         read = [_explained_by(log, args.stack, run, answers or _answers) for log in read]
     if args.json:
@@ -88,7 +89,10 @@ def _explained_by(log: Log, stack: str, run: Run | None, answers: Callable[[Stac
     if unreached is None:
         return log
     try:
-        return log if answers(read_stack(stack, run)) else replace(log, why=unreached)
+        deployed = read_stack(stack, run)
+        # One that the last `up` did not come to tell of has no endpoint yet.
+        server = deployed.servers().get(log.server)
+        return log if server and answers(server) else replace(log, why=unreached)
     except OpsError:
         # An `up` that failed has left no endpoint to ask: nothing has reached it.
         return replace(log, why=unreached)
@@ -112,13 +116,19 @@ def cure(fix: str, stack: str) -> str:
     return fix.replace("pulumi config set", f"pulumi config set -s {stack}")
 
 
-def _servers(stack: str, run: Run | None) -> list[Resource]:
-    """What serves in a stack: of a replacement that isn't finished, the new one alone."""
+def _servers(stack: str, number: int, run: Run | None) -> list[Resource]:
+    """What serves in a stack, or the server of that number: of a replacement that isn't finished, the new one alone."""
     found = [one for one in servers(read_state(stack, run).deployment.resources) if one.id]
     fresh = [one for one in found if not one.delete] or found
     if not fresh:
         raise OpsError(f"stack {stack} has no server whose log could be read; `pulumi up -s {stack}` deploys one")
-    return fresh
+    fresh.sort(key=lambda one: (len(one.name), one.name))
+    if not number:
+        return fresh
+    name = "server" if number == 1 else f"server-{number}"
+    if found := [one for one in fresh if one.name == name]:
+        return found
+    raise OpsError(f"--server {number}: stack {stack} has {', '.join(dict.fromkeys(one.name for one in fresh))}")
 
 
 def _show(log: Log, args: argparse.Namespace, *, several: bool) -> None:

@@ -30,6 +30,14 @@ class ReadyOutput(BaseModel):
     answered_at: datetime | None
 
 
+class Served(BaseModel):
+    """One of several servers: its resource's name, where it answers, and how its first answer came."""
+
+    server: str
+    endpoint: str
+    ready: ReadyOutput
+
+
 class Stack(BaseModel):
     """The outputs that every deployment has, whatever its platform."""
 
@@ -44,6 +52,17 @@ class Stack(BaseModel):
     cost: dict[str, Any]
     ready: ReadyOutput
     ca_pem: str = ""
+    endpoints: tuple[Served, ...] = ()
+
+    def servers(self) -> dict[str, Stack]:
+        """Each server as a stack of its own, by the resource's name."""
+        if not self.endpoints:
+            return {"server": self}
+        alone = {"endpoints": ()}
+        return {
+            one.server: self.model_copy(update={"endpoint": one.endpoint, "ready": one.ready, **alone})
+            for one in self.endpoints
+        }
 
 
 def read_stack(name: str, run: Run | None = None) -> Stack:

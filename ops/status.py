@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +22,7 @@ from rich.text import Text
 from ops.backend import stack_names
 from ops.client import ChatClient, Health
 from ops.parallel import ask_all
+from ops.servers import health_of, of_each
 from ops.stack import OpsError, Run, Stack, add_stacks, pulumi_command, read_stack
 from ops.text import show, show_json
 from ops.url import add_url_options, stack_of_url
@@ -129,9 +130,9 @@ def status(
     life: Life = Life(),
 ) -> int:
     """Show the stack and one live check of it. Returns the exit status: 0 when it answers, 1 when not."""
-    client = client or ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem)
-    health = client.health()
-    facts = status_facts(stack, health, now or datetime.now(UTC), life)
+    healths = of_each(stack, lambda one: (client or _client(one)).health())
+    health = health_of(healths)
+    facts = {**status_facts(stack, health, now or datetime.now(UTC), life), **_server_facts(stack, healths)}
     if as_json:
         print(json.dumps(facts), file=out)
     else:
@@ -240,6 +241,21 @@ def status_facts(stack: Stack, health: Health, now: datetime, life: Life = Life(
     }
 
 
+def _server_facts(stack: Stack, healths: Mapping[str, Health]) -> dict[str, Any]:
+    """Each of several servers; nothing where there is one."""
+    servers = [
+        {
+            "server": name,
+            "endpoint": one.endpoint,
+            "healthy": healths[name].ok,
+            "problem": healths[name].problem,
+            "latency_ms": round(healths[name].latency_ms, 1),
+        }
+        for name, one in stack.servers().items()
+    ]
+    return {"servers": servers} if len(servers) > 1 else {}
+
+
 def _life_facts(life: Life, now: datetime) -> dict[str, Any]:
     return {
         "created_at": life.began.isoformat(timespec="seconds") if life.began else None,
@@ -274,7 +290,11 @@ def _total(entries: Sequence[Entry]) -> tuple[Decimal, bool]:
 
 
 def _check(stack: Stack) -> Health:
-    return ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem).health()
+    return health_of(of_each(stack, lambda one: _client(one).health()))
+
+
+def _client(stack: Stack) -> ChatClient:
+    return ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem)
 
 
 def _table(entries: Sequence[Entry], healths: dict[str, Health], now: datetime) -> Table:
@@ -326,13 +346,14 @@ def _show(facts: dict[str, Any], out: TextIO) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    if facts["healthy"]:
-        health = f"[green]answers[/green] ({facts['latency_ms']} ms)"
-    else:
-        health = f"[red]does not answer[/red]: {facts['problem']}"
     table.add_row("stack", facts["stack"])
-    table.add_row("endpoint", facts["endpoint"])
-    table.add_row("health", health)
+    for server in facts.get("servers", [facts]):
+        if server["healthy"]:
+            health = f"[green]answers[/green] ({server['latency_ms']} ms)"
+        else:
+            health = f"[red]does not answer[/red]: {server['problem']}"
+        table.add_row(server.get("server", "endpoint"), server["endpoint"])
+        table.add_row("health" if server is facts else "", health)
     table.add_row("model", facts["model"] or ", ".join(facts["models"]))
     if facts["provider"]:
         table.add_row("platform", f"{facts['provider']}, {facts['hardware']}")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ops.client import ChatClient, Usage
 from ops.comment import Message
+from ops.servers import of_each, probe_of
 from ops.stack import OpsError, Run, Stack, read_stack
 from ops.url import served_model
 from providers.base import PlatformError, live_prices, load_resource, platform_names
@@ -121,8 +122,15 @@ def backend_url(run: Run) -> str:
 
 
 def request(stack: Stack, client: ChatClient | None = None, clock: Callable[[], float] = time.perf_counter) -> Probe:
-    """One answer of one token, which is what a server that lists its models and hangs doesn't give."""
-    client = client or ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem)
+    """One answer of one token of each server, which is what one that lists its models and hangs doesn't give."""
+    return probe_of(of_each(stack, lambda one: _answer(one, client or _client(one), clock)))
+
+
+def _client(stack: Stack) -> ChatClient:
+    return ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem)
+
+
+def _answer(stack: Stack, client: ChatClient, clock: Callable[[], float]) -> Probe:
     begun = clock()
     try:
         answer = client.stream(stack.model, [{"role": "user", "content": "ping"}], Usage(), max_tokens=1)

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
+import io
+import json
+import subprocess
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
+from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ops.bench_target import target
+from ops.client import ChatClient, Health
+from ops.logs import logs
+from ops.servers import health_of, of_each, probe_of
+from ops.stack import OpsError, Stack
+from ops.status import status
 from providers.base import Declaration, Declared, Ref, Text
 from providers.replicas import created, hardware, replicas, resources, turns
+from serving.watching import Probe
 
 ONE = Declared(
     resources=(
@@ -105,3 +121,99 @@ def test_the_gates_of_new_servers_wait_until_all_of_those_are_made() -> None:
     order = turns(replicas(ONE, 5), 2)
     assert order["ready-3"] == order["ready-5"] == ("server-3", "server-4", "server-5")
     assert "ready" not in order and "ready-2" not in order
+
+
+# What commands make of several servers.
+
+
+def served(server: str, port: int) -> dict[str, Any]:
+    ready = {"time_to_ready_s": 1.0, "first_token_s": 0.1, "answered_at": "2026-11-21T10:00:00+00:00"}
+    return {"server": server, "endpoint": f"http://127.0.0.1:{port}/v1", "ready": ready}
+
+
+STACK = Stack.model_validate(
+    {
+        "name": "dev",
+        "api_key": "sk-1",
+        "model": "m",
+        "provider": "fake",
+        "hardware": "3 servers, each: 1x L4",
+        "cost": {"hourly_usd": "1.5000"},
+        "endpoint": "http://127.0.0.1:1/v1",
+        "ready": served("server", 1)["ready"],
+        "endpoints": [served("server", 1), served("server-2", 2), served("server-3", 3)],
+    }
+)
+
+
+def test_each_server_of_a_stack_is_one_that_can_be_asked_like_a_stack() -> None:
+    assert {name: one.endpoint[-4] for name, one in STACK.servers().items()} == {
+        "server": "1",
+        "server-2": "2",
+        "server-3": "3",
+    }
+    alone = STACK.model_copy(update={"endpoints": ()})
+    assert alone.servers() == {"server": alone}
+
+
+def test_a_stack_is_well_if_each_of_its_servers_is() -> None:
+    well, slow = Health(True, ("m",), 5.0), Health(True, ("m",), 9.0)
+    ill = Health(False, (), 0.0, "HTTP 502")
+    assert health_of({"server": well}) is well
+    assert health_of({"server": well, "server-2": slow}) == Health(True, ("m",), 9.0)
+    found = health_of({"server": well, "server-2": ill, "server-3": ill})
+    assert (found.ok, found.problem) == (False, "2 of 3 servers (server-2: HTTP 502; server-3: HTTP 502)")
+    down = probe_of({"server": Probe(True, 7.0), "server-2": Probe(False, 0.0, "HTTP 502")})
+    assert down == Probe(False, 7.0, "1 of 2 servers (server-2: HTTP 502)")
+
+
+def test_all_servers_are_asked_at_the_same_time() -> None:
+    together = threading.Barrier(3)
+
+    def ask(stack: Stack) -> str:
+        together.wait(10)
+        return stack.endpoint
+
+    assert list(of_each(STACK, ask)) == ["server", "server-2", "server-3"]
+
+
+def test_the_status_names_the_server_that_does_not_answer() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200 if "sk-1" in request.headers["authorization"] else 401, json={"data": [{"id": "m"}]})
+
+    out = io.StringIO()
+    client = ChatClient("http://127.0.0.1:1/v1", "sk-1", transport=httpx.MockTransport(answer))
+    assert status(STACK, as_json=True, client=client, out=out) == 0
+    servers = json.loads(out.getvalue())["servers"]
+    assert [(one["server"], one["healthy"]) for one in servers] == [
+        ("server", True),
+        ("server-2", True),
+        ("server-3", True),
+    ]
+
+
+def test_a_load_test_of_one_server_counts_the_price_of_one() -> None:
+    aimed = target("dev", "", "", "", None, read=lambda name: STACK)
+    assert aimed.hourly == Decimal("0.5")
+    assert "one of 3 servers" in aimed.price_note
+
+
+def test_logs_are_of_all_servers_in_their_order_or_of_one(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["server-10", "server-2", "server"]
+    urns = [f"urn:pulumi:dev::shop::a:b:C$vllm-anywhere:fake:Instance::{name}" for name in names]
+    found = [{"urn": urn, "type": "vllm-anywhere:fake:Instance", "id": urn.rpartition(":")[2]} for urn in urns]
+    exported = json.dumps({"deployment": {"resources": found}})
+
+    def run(args: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(args, 0, exported, "")
+
+    def shown(**changes: Any) -> list[str]:
+        asked = argparse.Namespace(stack="dev", lines=5, why=False, json=True, **{"server": 0, **changes})
+        logs(asked, run=run)
+        return [one["server"] for one in json.loads(capsys.readouterr().out)["servers"]]
+
+    assert shown() == ["server", "server-2", "server-10"]
+    assert shown(server=1) == ["server"]
+    assert shown(server=10) == ["server-10"]
+    with pytest.raises(OpsError, match="--server 3: stack dev has server, server-2, server-10"):
+        shown(server=3)
