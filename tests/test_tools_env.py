@@ -97,6 +97,11 @@ def test_our_folders_are_on_path_once_and_before_an_environment_activated_since(
     assert again["PATH"] == f"{ours}:{checkout.home / 'other/bin'}:{checkout.home / 'bin'}:/usr/bin:/bin"
 
 
+def test_operations_at_once_are_not_counted_by_this_machines_cores_unless_told_so(checkout: Checkout) -> None:
+    assert checkout.source()["PULUMI_PARALLEL"] == "128"
+    assert checkout.source(PULUMI_PARALLEL="3")["PULUMI_PARALLEL"] == "3"
+
+
 def test_two_new_homes_have_different_passphrases(checkout: Checkout, tmp_path: Path) -> None:
     phrases = {
         Path(checkout.source(XDG_CONFIG_HOME=str(tmp_path / name))["PULUMI_CONFIG_PASSPHRASE_FILE"]).read_text()

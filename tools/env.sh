@@ -63,6 +63,9 @@ _va_set_up() {
     _va_first "$_va_root/.venv/bin"
     export PATH
 
+    # Operations wait for machines elsewhere, and Pulumi's own number goes by the cores of this one.
+    export PULUMI_PARALLEL="${PULUMI_PARALLEL:-128}"
+
     # A release that is newer than what is pinned here is no news.
     export PULUMI_SKIP_UPDATE_CHECK=true
 
