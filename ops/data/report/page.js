@@ -203,6 +203,7 @@ function offerRows({ plan, found }) {
 }
 
 const FEW_ROWS = 10;
+const NO_PRICE = "price not found";
 
 function money(cost) {
   if (!cost) return null;
@@ -232,8 +233,8 @@ function showOffers(state) {
     best: i === 0 && best,
     cells: [
       offerName(offer),
-      money(on) ?? "not known",
-      offer.scales ? money(sleeps) : null,
+      money(on) ?? NO_PRICE,
+      offer.scales ? (money(sleeps) ?? NO_PRICE) : null,
       [offer.terms, make("small", {}, offer.where)],
       offer.longest === null ? null : count(offer.longest),
       priceDay(offer),
@@ -437,7 +438,7 @@ function showPrices() {
   const boxes = [...byPlatform].sort().map(([platform, rates]) => {
     const rows = [...rates].map(([rate, names]) => [
       [rate.meter, make("small", {}, of(names))],
-      rate.price === null ? "not found" : `${unitDollars(rate.price)}/${rate.per}`,
+      rate.price === null ? NO_PRICE : `${unitDollars(rate.price)}/${rate.per}`,
       rate.url ? make("a", { href: rate.url, rel: "noreferrer", "aria-label": `Source: ${rate.meter}, ${of(names)} on ${platform}` }, rate.source) : rate.source,
       dated(rate.as_of),
       rate.assumption || "",
