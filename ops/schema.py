@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 from providers.base import load_adapter, platform_names
+from serving import NAMESPACE
+from serving.gateway import SECTION, GatewaySpec
 from serving.spec import spec_schema
 
 _FOR_TESTS = "fake"
@@ -19,4 +21,8 @@ def add_schema(commands: Any) -> None:
 
 def stack_file_schema() -> dict[str, Any]:
     """The schema of `stacks/Pulumi.<stack>.yaml`, with the sections of every platform that people use."""
-    return spec_schema({name: load_adapter(name).options for name in platform_names() if name != _FOR_TESTS})
+    sections = {name: load_adapter(name).options for name in platform_names() if name != _FOR_TESTS}
+    schema = spec_schema({**sections, SECTION: GatewaySpec})
+    # A section like a platform's, but no platform.
+    schema["properties"]["config"]["properties"][f"{NAMESPACE}:provider"]["enum"] = sorted(sections)
+    return schema
