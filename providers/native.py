@@ -123,6 +123,10 @@ class NativeResource(ABC, Generic[I, O]):
         """
         return frozenset()
 
+    def settled(self, changed: frozenset[str]) -> frozenset[str]:
+        """Outputs (snake_case) that a change of those inputs in place leaves as they are: preview shows them."""
+        return frozenset()
+
     def delete_before_replace(self, old: I, new: Mapping[str, Any]) -> bool:
         """Whether the old one has to go first. False keeps it serving until the new one is ready."""
         return False

@@ -301,6 +301,25 @@ def test_update_has_the_old_outputs_and_the_new_inputs(provider: Provider) -> No
     assert decode(provider.Update(request, Call()).properties)["weight"] == 7
 
 
+def test_the_preview_of_an_update_shows_what_it_leaves_as_it_is(
+    provider: Provider, box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(box, "preview", lambda inputs: {}, raising=False)
+    monkeypatch.setattr(box, "settled", lambda changed: {"weight"} if changed == {"colour"} else set(), raising=False)
+    request = provider_pb2.UpdateRequest(
+        id="box-1",
+        urn=URN,
+        type=TOKEN,
+        olds=encode({"size": 3, "key": "k", "weight": 1}),
+        old_inputs=encode({"size": 3}),
+        news=encode({"size": 3, "colour": "blue"}),
+        preview=True,
+    )
+    assert decode(provider.Update(request, Call()).properties)["weight"] == 1
+    request.news.CopyFrom(encode({"size": 3, "colour": "blue", "generation": 2, "key": "other"}))
+    assert decode(provider.Update(request, Call()).properties)["weight"] is UNKNOWN
+
+
 def test_delete_passes_on_why_it_could_not(provider: Provider, box: Box) -> None:
     properties = encode({"size": 3, "key": "k", "weight": 1})
     request = provider_pb2.DeleteRequest(id="box-1", urn=URN, type=TOKEN, properties=properties)

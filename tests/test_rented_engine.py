@@ -36,7 +36,9 @@ def test_what_runs_is_shown_at_its_own_price_and_goes_on_when_the_market_is_bare
     bill = project.outputs()["cost"]
     assert gpu_price(bill) == "0.35"
     market.offers.append(offer_row(99, min_bid=0.05, storage_cost=0.1))
-    assert "it is rented already and stays" in words(project.preview())
+    project.config("vastai.waste_usd", "3")
+    seen = words(project.preview())
+    assert "it is rented already and stays" in seen and "1 to update" in seen
 
     market.offers.clear()
     project.config("vastai.bid_usd", "0.36")

@@ -10,9 +10,10 @@ import json
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, NoReturn, get_args
 
 import grpc
@@ -178,7 +179,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         resource = _resource(request.type, request.urn, context)
         news, olds = decode(request.news), decode(request.old_inputs)
         if request.preview:
-            return provider_pb2.UpdateResponse(properties=_preview(resource, news))
+            kept = _settled(resource, decode(request.olds), _changed(olds, news))
+            return provider_pb2.UpdateResponse(properties=_preview(resource, news, kept))
         state = decode(request.olds)
         with _errors(context, news, olds, state):
             new, old = resource.inputs.model_validate(dict(news)), resource.inputs.model_validate(dict(olds))
@@ -239,10 +241,17 @@ def _resource(token: str, urn: str, context: Any) -> Resource:
         _abort(context, grpc.StatusCode.NOT_FOUND, f"this version of the provider has no resource {token}")
 
 
-def _preview(resource: Resource, properties: Decoded) -> Any:
-    """Every output: the one that preview knows, the input of the same name, or unknown."""
+def _settled(resource: Resource, state: Decoded, changed: Collection[str]) -> dict[str, Any]:
+    """The outputs of a state that an update in place leaves as they are."""
+    outputs = _by_field(resource.outputs, state)
+    names = resource.settled(frozenset(_by_field(resource.inputs, dict.fromkeys(changed))))
+    return {name: outputs[name] for name in names & outputs.keys()}
+
+
+def _preview(resource: Resource, properties: Decoded, settled: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """Every output: the one that preview knows, what stays as it is, the input of the same name, or unknown."""
     by_field = _by_field(resource.inputs, properties)
-    known = dict(resource.preview(by_field))
+    known = {**settled, **resource.preview(by_field)}
     outputs: dict[str, Any] = {}
     for name in resource.outputs.model_fields:
         outputs[_wire_name(resource.outputs, name)] = known.get(name, by_field.get(name, UNKNOWN))

@@ -76,6 +76,9 @@ class PodResource(NativeResource[PodInputs, PodOutputs]):
     def satisfied(self, changed: frozenset[str], new: Mapping[str, Any], outputs: Mapping[str, Any]) -> frozenset[str]:
         return changed & met_by(outputs, new)
 
+    def settled(self, changed: frozenset[str]) -> frozenset[str]:
+        return frozenset({"gpu", "cloud", "data_center", "offer"})
+
     def create(self, context: Context, inputs: PodInputs) -> Created[PodOutputs]:
         return self.create_in(connect(context.wait), context, inputs)
 

@@ -112,6 +112,13 @@ class Instance(NativeResource[InstanceInputs, InstanceOutputs]):
             failures.append(Failure("bid_usd", "only with interruptible: without it the price is fixed"))
         return failures
 
+    def settled(self, changed: frozenset[str]) -> frozenset[str]:
+        machine = frozenset({"machine_id", "gpu", "place", "interruptible", "end_date"})
+        if "status" in changed:
+            return machine
+        price = set[str]() if changed & {"bid_usd", "max_hourly_usd"} else {"offer", "hourly_usd"}
+        return machine | {"address", "endpoint", "run"} | price
+
     def create(self, context: Context, inputs: InstanceInputs) -> Created[InstanceOutputs]:
         renter = _renter(context, inputs)
         rental = renter.rent()
