@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import importlib.util
 import json
 import sys
@@ -285,3 +287,55 @@ def test_a_broken_answer_is_taken_up_where_it_was_and_only_where_that_can_be_don
         assert again(refused) is None
     assert again({"model": "m", "prompt": "x"}) is None
     assert again(chat(), said="") is None
+
+
+@pytest.fixture(scope="module")
+def front() -> Iterator[ModuleType]:
+    """What stands before LiteLLM, without it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HOOKS.parent))
+        patch.delitem(sys.modules, "gateway_serve", raising=False)
+        yield importlib.import_module("gateway_serve")
+
+
+def sent_by(front: ModuleType, app: Any, deadline_s: float, path: str = "/v1/models") -> list[dict[str, Any]]:
+    """What a client is sent by an app behind the front."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    asyncio.run(front.Front(app, deadline_s)({"type": "http", "method": "GET", "path": path}, receive, send))
+    return sent
+
+
+def test_a_request_that_nobody_answers_by_the_deadline_is_a_504(front: ModuleType) -> None:
+    async def silent(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    start, body = sent_by(front, silent, 0.01)
+    assert start["status"] == 504
+    assert "no server has answered within 0.01 s" in json.loads(body["body"])["error"]["message"]
+
+
+def test_an_answer_that_has_begun_has_no_deadline_and_tells_no_address(front: ModuleType) -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"x-litellm-model-api-base", b"http://10.0.0.1"), (b"x-litellm-model-id", b"a"), (b"date", b"now")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await asyncio.sleep(0.05)
+        await send({"type": "http.response.body", "body": b"late"})
+
+    start, body = sent_by(front, slow, 0.01)
+    assert start["headers"] == [(b"x-litellm-model-id", b"a"), (b"date", b"now")]
+    assert body["body"] == b"late"
+
+
+def test_health_says_nothing_but_that_it_lives(front: ModuleType) -> None:
+    async def never(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("LiteLLM's own health check asks every server")
+
+    start, _ = sent_by(front, never, 1, "/health")
+    assert start["status"] == 200
