@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 PLATFORMS: Mapping[str, str] = {
     "fake": "providers.fake",
     "gcp": "providers.gcp",
+    "lambda": "providers.lambda_cloud",
     "local": "providers.local",
     "modal": "providers.modal",
     "runpod": "providers.runpod",
@@ -225,6 +226,12 @@ def live_prices() -> dict[str, Callable[[DeploymentSpec, float], Iterable[Offer]
     """The live query of every platform that has one (`pricing.live`): a spec and seconds -> offers."""
     modules = {platform: importlib.import_module(f"{package}.pricing") for platform, package in PLATFORMS.items()}
     return {platform: module.live for platform, module in modules.items() if hasattr(module, "live")}
+
+
+def load_rented(platform: str) -> Callable[[str], Offer | None]:
+    """What is rented under labels that begin so (`pricing.rented_under`); nothing where a platform always has some."""
+    module = importlib.import_module(f"{PLATFORMS[platform]}.pricing")
+    return getattr(module, "rented_under", lambda _: None)
 
 
 def load_logs(platform: str) -> Logs:

@@ -70,7 +70,7 @@ def test_compare_ranks_what_fits_first_and_says_why_the_rest_does_not(capsys: py
     costs = [float(o["monthly_usd"]) for o in fitting if not o["incomplete"] and not o["depends_on_usage"]]
     assert costs == sorted(costs)
     assert all(o["reasons"] for o in offers[len(fitting) :])
-    assert {"runpod", "vastai", "gcp", "modal"} == {o["provider"] for o in offers}
+    assert {"runpod", "vastai", "gcp", "modal"} <= {o["provider"] for o in offers}
 
 
 def test_compare_offline_is_the_same_every_time(capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,7 +257,10 @@ def test_compare_fits_its_width_and_breaks_no_word(
 
 @pytest.mark.parametrize(
     ("argv", "says"),
-    [(("--platform", "aws"), "there are gcp, modal, runpod, vastai"), (("--top", "0"), "no number of rows")],
+    [
+        (("--platform", "aws"), "nothing is known of a platform aws; there are gcp"),
+        (("--top", "0"), "no number of rows"),
+    ],
 )
 def test_compare_refuses_a_platform_or_count_that_means_nothing(
     argv: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]

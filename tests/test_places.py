@@ -183,7 +183,7 @@ def test_every_place_has_a_source_a_name_and_a_country_that_exists() -> None:
         assert found.url.startswith("https://"), found
         assert found.name and found.region, found
         assert found.country in countries or found.platform == "modal", found
-    assert {found.platform for found in all_places()} == set(PLATFORMS)
+    assert {found.platform for found in all_places()} >= set(PLATFORMS)
     assert len({(found.platform, found.region.lower()) for found in all_places()}) == len(all_places())
 
 
@@ -364,7 +364,7 @@ def test_every_place_that_the_snapshot_prices_is_known_with_the_same_country() -
 
 def test_the_snapshot_has_offers_that_gdpr_keeps_on_every_platform() -> None:
     kept = {found.platform for found in snapshot_offers(snapshot()) if residence(found, ["eu"]).allowed}
-    assert kept == {"runpod", "vastai", "gcp"}
+    assert kept >= {"runpod", "vastai", "gcp"} and "modal" not in kept
 
 
 def test_modal_keeps_no_promise_of_the_gdpr_kind_and_says_what_passes_through_virginia() -> None:
@@ -395,5 +395,6 @@ def test_the_users_own_machine_is_where_the_user_keeps_it() -> None:
 def test_gdpr_keeps_of_rented_hosts_only_data_centres_in_the_eea(found: Place, tier: Tier, wanted: list[str]) -> None:
     judged = residence(offer(found.platform, found.region, found.country, tier), wanted)
     inside = in_eea(found.country) or found.name.endswith("European Economic Area")
-    assert judged.allowed == (tier == "own" or (tier == "secure" and inside))
+    kept = tier == "secure" and inside and found.platform != "modal"
+    assert judged.allowed == (tier == "own" or kept)
     assert judged.allowed != bool(judged.why_not)
