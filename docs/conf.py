@@ -12,8 +12,6 @@ nitpicky = True
 # Headings can be linked to as on GitHub; a link that leads nowhere fails the build.
 myst_heading_anchors = 3
 myst_enable_extensions = ["fieldlist"]
-# Pages of platforms come with their folder, none of them is named here.
-suppress_warnings = ["toctree.empty_glob"]
 html_theme = "furo"
 html_title = "vllm-anywhere"
 html_static_path = ["_static"]
