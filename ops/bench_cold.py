@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ops.stack import OpsError, Run, Stack, pulumi_command, read_stack
+from providers.plugin.replacing import GENERATIONS
 
 READY = "vllm-anywhere:index:Ready"
 
@@ -27,28 +30,32 @@ class Replaced:
 
 
 def replace_server(
-    stack: str, run: Run = pulumi_command, clock: Callable[[], float] = time.monotonic
+    stack: str, run: Run | None = None, clock: Callable[[], float] = time.monotonic
 ) -> tuple[Replaced, Stack]:
     """Replace the stack's server and wait until the new one answers; how long it took, and the stack as it is now.
 
     Raises:
         OpsError: when the stack has no server that answered, or `up` fails.
     """
-    urn = server_urn(_state(stack, run), stack)
+    ask = run or pulumi_command
+    server = replaceable(_state(stack, ask), stack)
+    urn = server["urn"]
+    told = json.dumps({urn: server["inputs"].get("generation", 1)})
+    up = run or partial(pulumi_command, env={**os.environ, GENERATIONS: told})
     begun = clock()
-    done = run(["up", "--yes", "--skip-preview", "--stack", stack, "--replace", urn])
+    done = up(["up", "--yes", "--skip-preview", "--stack", stack, "--replace", urn])
     took = clock() - begun
     if done.returncode:
         raise OpsError(
             f"the server of stack {stack} can't be replaced: {done.stderr.strip() or done.stdout.strip()}\n"
             f"`vllm-anywhere status -s {stack}` says whether the old one still answers"
         )
-    now = read_stack(stack, run)
+    now = read_stack(stack, ask)
     return Replaced(took, now.ready.time_to_ready_s, now.ready.first_token_s, urn), now
 
 
-def server_urn(state: dict[str, Any], stack: str) -> str:
-    """The URN of the resource that `Ready` waits for.
+def replaceable(state: dict[str, Any], stack: str) -> dict[str, Any]:
+    """The resource that `Ready` waits for, as state has it.
 
     Raises:
         OpsError: when there is none.
@@ -57,7 +64,7 @@ def server_urn(state: dict[str, Any], stack: str) -> str:
     served = next((one["inputs"].get("serverId") for one in resources if one.get("type") == READY), None)
     for one in resources:
         if served and one.get("id") == served and one.get("type") != READY:
-            return one["urn"]
+            return one
     raise OpsError(f"stack {stack} has no server that has answered; `pulumi up -s {stack}` deploys one")
 
 

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 import ops.bench
 from ops.bench import add_bench
-from ops.bench_cold import READY, replace_server, server_urn
+from ops.bench_cold import READY, replace_server, replaceable
 from ops.bench_target import Target, stack_price, target
 from ops.client import Health
 from ops.stack import OpsError, Stack
@@ -314,7 +314,7 @@ def test_a_replacement_that_fails_says_so_and_what_to_look_at() -> None:
     with pytest.raises(OpsError, match="no capacity\n`vllm-anywhere status -s prod`"):
         replace_server("prod", Pulumi(fails=True), lambda: 0.0)
     with pytest.raises(OpsError, match="pulumi up -s prod"):
-        server_urn({"deployment": {"resources": []}}, "prod")
+        replaceable({"deployment": {"resources": []}}, "prod")
 
 
 def test_the_report_says_how_long_a_fresh_server_took(

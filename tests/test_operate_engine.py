@@ -39,6 +39,7 @@ class Site:
         left: ids of what there is to be paid for.
         sleeps: whether it scales with its traffic, and is not asked by what asks again and again.
         own_ca: whether it has a certificate authority of its own.
+        fall_asleep: lets so much time pass without a request that no worker is left.
     """
 
     platform: str
@@ -48,6 +49,7 @@ class Site:
     env: dict[str, str] = field(default_factory=dict)
     sleeps: bool = False
     own_ca: bool = False
+    fall_asleep: Callable[[], None] = lambda: None
 
 
 def local(project: Project, stack: ExitStack) -> Site:
@@ -66,13 +68,15 @@ def runpod(project: Project, stack: ExitStack, **config: Any) -> Site:
         return [row["id"] for shelf in ("pods", "endpoints") for row in state[shelf]]
 
     settings = {"hardware": {"gpus": ["RTX 4000 Ada"]}, **config}
-    return Site("runpod", settings, lambda: cloud.delete(left()[0]), left, DATED | cloud.env())
+    site = Site(
+        "runpod", settings, lambda: cloud.delete(left()[0]), left, DATED | cloud.env(), sleeps="scaling" in config
+    )
+    site.fall_asleep = lambda: cloud.advance(3600)
+    return site
 
 
 def serverless(project: Project, stack: ExitStack) -> Site:
-    site = runpod(project, stack, runpod={"mode": "serverless"}, scaling={"min": 0}, own_api_key=KEY)
-    site.sleeps = True
-    return site
+    return runpod(project, stack, runpod={"mode": "serverless"}, scaling={"min": 0}, own_api_key=KEY)
 
 
 def vastai(project: Project, stack: ExitStack) -> Site:
@@ -113,7 +117,9 @@ def modal(project: Project, stack: ExitStack) -> Site:
         return [app.id for app in cloud.deployed]
 
     config = {"hardware": {"gpus": ["L4"]}, "scaling": {"min": 0}}
-    return Site("modal", config, lambda: cloud.stop(cloud.deployed[0].name), left, DATED | cloud.env(), sleeps=True)
+    site = Site("modal", config, lambda: cloud.stop(cloud.deployed[0].name), left, DATED | cloud.env(), sleeps=True)
+    site.fall_asleep = lambda: cloud.world.advance(3600)
+    return site
 
 
 PLATFORMS = [local, runpod, serverless, vastai, gcp, modal]
@@ -211,6 +217,31 @@ def test_a_server_that_the_platform_took_is_seen_and_healed(site: Site, shell: S
     assert (healed["well"], healed["deed"]["result"]) == (True, "repaired")
     assert len(site.left()) == 1
     assert shell("status", "-s", "test")["healthy"] is True
+
+
+SHORT = ("--requests", "2", "--concurrency", "1", "--output-tokens", "4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("site", [serverless, modal], indirect=True, ids=lambda stage: stage.__name__)
+def test_a_cold_start_from_zero_is_measured_and_one_that_was_none_is_told(site: Site, shell: Shell) -> None:
+    site.fall_asleep()
+    cold = shell("bench", "-s", "test", "--cold-start", *SHORT)["vllm_anywhere"]["cold_start"]
+    assert cold["was_cold"] is True and cold["first_token_s"] > cold["warm_ttft_s"]
+    if site.platform == "modal":
+        warm = shell("bench", "-s", "test", "--cold-start", *SHORT)["vllm_anywhere"]["cold_start"]
+        assert warm["was_cold"] is False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("site", [local, runpod], indirect=True, ids=lambda stage: stage.__name__)
+def test_a_fresh_replacement_is_timed_and_the_old_server_goes(site: Site, shell: Shell) -> None:
+    before = site.left()
+    found = shell("bench", "-s", "test", "--cold-start", "replace", "--yes", *SHORT)
+    fresh = found["vllm_anywhere"]["replaced"]
+    assert 0 < fresh["time_to_ready_s"] < fresh["up_s"]
+    assert found["completed"] == 2
+    assert len(site.left()) == 1 and site.left() != before
 
 
 def resources(project: Project) -> list[dict[str, Any]]:

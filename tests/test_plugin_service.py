@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr
 
 from providers import base
 from providers.native import UNKNOWN, Context, Created, Failure, Found, Labelled, NativeResource, Properties
+from providers.plugin.replacing import GENERATIONS
 from providers.plugin.service import Provider
 from providers.plugin.wire import SECRET, SIGNATURE, decode, encode
 
@@ -143,6 +144,24 @@ def test_a_replacement_gets_the_next_generation_and_the_same_one_after_a_crash(p
         assert kept["generation"] == 2
         replacement = decode(check(process, {"size": 4}).inputs)
         assert (replacement["label"], replacement["generation"]) == ("shop/dev/box/3", 3)
+
+
+def test_what_a_forced_replacement_has_taken_over_is_not_deleted_as_the_old_one(provider: Provider, box: Box) -> None:
+    """The engine checks it as if nothing were there, so that it comes to the label of what is."""
+    made = create(provider, decode(check(provider, {"size": 3}).inputs))
+    box.error = base.PlatformError("deleted")
+    request = provider_pb2.DeleteRequest(id=made.id, urn=URN, type=TOKEN, properties=made.properties)
+    provider.Delete(request, Call())
+    request.id = "box-0"
+    with pytest.raises(Aborted, match="deleted"):
+        provider.Delete(request, Call())
+
+
+def test_whoever_forces_a_replacement_can_say_which_generation_is_replaced(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(GENERATIONS, json.dumps({URN: 4}))
+    assert decode(check(Provider("", "1.2.3"), {"size": 3}).inputs)["generation"] == 5
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ resource that exists but does not work (pulumi 3.272, `pulumi.provider.experimen
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 import traceback
@@ -39,6 +40,7 @@ from providers.native import (
     Properties,
     label_of,
 )
+from providers.plugin.replacing import Made, stated
 from providers.plugin.wire import Decoded, decode, encode, encode_model, has_unknown, wire_fields
 from serving import NAMESPACE
 
@@ -53,7 +55,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def __init__(self, engine_address: str, version: str) -> None:
         self._version = version
         self._cancelled = threading.Event()
-        self._generations = Generations()
+        self._generations = Generations(stated(os.environ))
+        self._made = Made()
         self._engine: engine_pb2_grpc.EngineStub | None = None
         if engine_address:
             self._connect(engine_address)
@@ -170,6 +173,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         with _errors(context, properties):
             inputs = resource.inputs.model_validate(dict(properties))
             created = resource.create(self._context(request, request.timeout), inputs)
+        self._made.add(request.urn, created.id)
         secrets = _shared(resource, properties.secrets)
         if created.problem:
             _abort_init_failed(context, created, inputs, secrets)
@@ -209,6 +213,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Delete(self, request: Any, context: Any) -> Any:  # noqa: N802
         resource = _resource(request.type, request.urn, context)
         state = decode(request.properties)
+        if (request.urn, request.id) in self._made:
+            self._progress(request.urn)("kept: it was there already, and this run has taken it over")
+            return empty_pb2.Empty()
         with _errors(context, state):
             outputs = resource.outputs.model_validate(dict(state))
             resource.delete(self._context(request, request.timeout), request.id, outputs)
