@@ -14,7 +14,7 @@ from providers.replicas import Replica, replicas
 from serving import NAMESPACE, USER_PRICES
 from serving.models import Model
 from serving.offers import Offer
-from serving.quote import Quote, Running, Unread, quote
+from serving.quote import Quote, quote
 from serving.rented import completed, from_output, together
 from serving.spec import SECRET_KEYS, DeploymentSpec, PlacementSpec, Problem, SpecError, parse_part, parse_spec
 
@@ -42,10 +42,10 @@ class Plan:
         return replace(self, offer=offer, declared=self.declare(offer), quote=self.quote.of_rented(offer))
 
 
-def make_plan(config: Mapping[str, str], running: Callable[[], Running | Unread | None] = lambda: None) -> Plan:
+def make_plan(config: Mapping[str, str], rented: Callable[[str], Offer | None] = lambda _: None) -> Plan:
     """The plan for a stack's config. Asks the chosen platform for its offers; creates nothing.
 
-    `running` tells what the stack runs now. It is asked when the platform has nothing to rent for the spec: what is
+    `rented` tells what the stack rents on a platform. It is asked when that has nothing to rent for the spec: what is
     rented already may go on, and be changed in place.
 
     Raises:
@@ -69,7 +69,7 @@ def make_plan(config: Mapping[str, str], running: Callable[[], Running | Unread 
     secrets = frozenset(key for key in SECRET_KEYS if f"{NAMESPACE}:{key}" in config)
     ask = base.Ask(spec, options, base.load_market(spec.provider)(spec), secrets)
     offers, problems = _offers(adapter, ask)
-    if problems and (kept := _kept(spec, running())):
+    if problems and (kept := _kept(spec, rented(spec.provider))):
         ask = replace(ask, running=kept)
         offers, problems = _offers(adapter, ask)
     if problems:
@@ -99,9 +99,9 @@ def _offers(adapter: base.Adapter, ask: base.Ask) -> tuple[list[Offer], list[Pro
     return [], [Problem(f"{NAMESPACE}:provider", ask.spec.provider, "nothing on offer there fits this spec")]
 
 
-def _kept(spec: DeploymentSpec, now: Running | Unread | None) -> Offer | None:
-    """What the stack rents on this platform already, if it would do for the spec."""
-    if not isinstance(now, Running) or now.platform != spec.provider or not (rented := from_output(now.rented)):
+def _kept(spec: DeploymentSpec, rented: Offer | None) -> Offer | None:
+    """What the stack rents already, if it would do for the spec."""
+    if rented is None:
         return None
     from serving.rank import Judge
 

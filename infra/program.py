@@ -15,11 +15,13 @@ from pulumi.runtime import config as stack_config
 
 from infra.plan import Plan, make_plan
 from infra.register import Turns, refs_in, register, resolve
-from providers.base import KEY, Declaration, PlatformError, Ref, Text
+from providers.base import KEY, Declaration, PlatformError, Ref, Text, load_rented
 from providers.replicas import Replica, created, hardware, resources, turns
 from serving import NAMESPACE, REPORT
 from serving.cost import BASED_ON_USE
+from serving.offers import Offer
 from serving.quote import Running, Unread, running
+from serving.rented import from_output
 from serving.report import PlanView, plan_facts, plan_report, rented_text
 from serving.spec import Problem, SpecError
 
@@ -35,7 +37,7 @@ def run() -> None:
     """
     config = {**stack_config.get_config_env(), **stack_config.CONFIG.get()}
     try:
-        plan = make_plan(config, _running_now)
+        plan = make_plan(config, _rented)
     except SpecError as error:
         listed = "\n".join(f"  {_masked(problem)}" for problem in error.problems)
         raise pulumi.RunError(f"nothing was created: the stack config can't be deployed\n{listed}") from None
@@ -152,12 +154,15 @@ async def _running() -> Running | Unread | None:
     return Unread()
 
 
-def _running_now() -> Running | Unread | None:
-    """The same at once, before anything is registered: nothing writes yet."""
+def _rented(platform: str) -> Offer | None:
+    """What this stack rents there: by its last outputs, or by its label where no `up` has come to its end."""
     try:
-        return running(pulumi.runtime.invoke(_READ_OUTPUTS, _this_stack()).value["outputs"])
+        # Nothing is registered, so nothing writes yet.
+        now = running(pulumi.runtime.invoke(_READ_OUTPUTS, _this_stack()).value["outputs"])
     except Exception:
-        return Unread()
+        now = None
+    known = from_output(now.rented) if now and now.platform == platform else None
+    return known or load_rented(platform)(f"{pulumi.get_project()}/{pulumi.get_stack()}/")
 
 
 def _this_stack() -> dict[str, Any]:

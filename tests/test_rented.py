@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
+import pytest
+
+from infra.plan import make_plan
+from providers.vastai.pricing import VastMarket
+from serving.models import model
 from serving.offers import Offer, Rate
 from serving.rented import as_output, completed, dated_as, from_output, together
+from serving.spec import SpecError
 
 DAY = date(2026, 11, 1)
 
@@ -74,3 +80,19 @@ def test_several_servers_cost_their_mean_each() -> None:
 
 def test_a_price_that_one_server_lacks_is_unknown_for_all() -> None:
     assert together([offer(rate("GPU", "0.2")), offer(rate("GPU", None))]).rates[0].unit_price is None
+
+
+def test_where_nothing_is_offered_a_plan_is_made_on_what_is_rented_if_that_would_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bare = VastMarket((), at=datetime(2026, 11, 21, tzinfo=UTC), model=model("Qwen/Qwen3-4B-Instruct-2507"))
+    monkeypatch.setattr("providers.vastai.pricing.query", lambda spec: bare)
+    spot = {"vllm-anywhere:provider": "vastai", "vllm-anywhere:hardware": '{"spot": true}'}
+    with pytest.raises(SpecError):
+        make_plan(spot)
+    rented = replace(offer(rate("GPU", "0.3")), spot=True)
+    plan = make_plan(spot, lambda platform: rented)
+    assert plan.offer == rented
+    assert any("What is rented stays" in note for note in plan.declared.notes)
+    with pytest.raises(SpecError):
+        make_plan(spot, lambda platform: replace(rented, gpu_count=2))

@@ -18,6 +18,7 @@ from providers.base import PlatformError
 from providers.native import Context, Created, Found
 from providers.vastai import client
 from providers.vastai.client import log_tail
+from providers.vastai.pricing import rented_under
 from providers.vastai.resources import Instance, InstanceInputs, InstanceOutputs
 from serving.rented import from_output
 
@@ -323,3 +324,13 @@ def test_it_tells_what_it_rents_at_the_prices_that_are_billed(story: Story) -> N
     story.now_s += 3 * 86_400
     found = SERVER.read(story.context, created.id, INPUTS, created.outputs)
     assert found is not None and found.outputs.offer == created.outputs.offer
+
+
+def test_what_a_stack_rents_is_found_by_its_label_alone(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rented_under("shop/dev/") is None
+    story.create()
+    found = rented_under("shop/dev/")
+    assert found is not None and (found.gpu, str(found.rates[0].unit_price)) == ("RTX 4090", "0.31")
+    assert rented_under("shop/de/") is None
+    monkeypatch.delenv("VAST_API_KEY")
+    assert rented_under("shop/dev/") is None

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 
 import httpx
 
+from providers.base import PlatformError
 from providers.market import LIVE_BUDGET_S, Market, ask, offline
 from providers.model_shape import model_shape
 from providers.vastai.offers import VastOffer, as_offer, parse_offers
@@ -57,6 +58,19 @@ def live(spec: DeploymentSpec, seconds: float) -> Iterable[Offer]:
         PlatformError: when Vast.ai does not answer, or not with offers.
     """
     return _offers(spec, _asks(spec, _model(spec), seconds), datetime.now(UTC).date())
+
+
+def rented_under(label: str) -> Offer | None:
+    """What is rented under labels that begin so; None where nothing is, or Vast.ai can't be asked."""
+    from providers.vastai.client import connect
+
+    try:
+        everything = connect(timeout=httpx.Timeout(LIVE_BUDGET_S)).instances()
+    except PlatformError:
+        return None
+    ours = (one for one in everything if one.label.startswith(label))
+    # An instance does not say its tier: it was chosen by the stack's own.
+    return next((one.offer("secure", datetime.now(UTC).date()) for one in ours), None)
 
 
 def _asks(spec: DeploymentSpec, model: Model | None, seconds: float) -> tuple[VastOffer, ...]:
