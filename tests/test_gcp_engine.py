@@ -180,24 +180,6 @@ def test_every_refusal_says_what_it_costs_and_what_to_do(project: Project, cloud
 
 
 @pytest.mark.slow
-def test_a_new_key_makes_the_vm_anew_and_the_old_key_is_refused(project: Project, cloud: Cloud) -> None:
-    project.up()
-    old = project.outputs()["api_key"]
-    project.config("api_key.rotation", "2")
-    project.up()
-    outputs = project.outputs()
-    assert outputs["api_key"] != old
-    assert completes(outputs)
-    answer = httpx.get(
-        f"{outputs['endpoint']}/models",
-        headers={"Authorization": f"Bearer {old}"},
-        verify=context(outputs["ca_pem"]),
-        trust_env=False,
-    )
-    assert answer.status_code == 401
-
-
-@pytest.mark.slow
 def test_a_group_serves_too(project: Project, cloud: Cloud) -> None:
     project.config("gcp.ha", "mig")
     cloud.fail(stockout=dict.fromkeys(ZONES[:2], ()))

@@ -208,18 +208,6 @@ def test_it_switches_from_local_and_back(project: Project, modal: ModalEmulator)
     assert nothing_is_left(modal)
 
 
-@pytest.mark.slow
-def test_a_new_key_works_at_the_same_address_and_the_old_one_does_not(project: Project, modal: ModalEmulator) -> None:
-    project.up()
-    old = project.outputs()
-    project.config("api_key.rotation", "2")
-    project.up()
-    new = project.outputs()
-    assert new["endpoint"] == old["endpoint"]
-    assert answers(new)
-    assert not answers(new, old["api_key"])
-
-
 FAULTS = [
     Fault(method=RPC, path="AppPublish", kind=Kind.LOST),
     Fault(method=RPC, path="AppPublish", kind=Kind.LOST, times=20),

@@ -37,7 +37,9 @@ def identity(cloud: Cloud, kind: Kind, inputs: Mapping[str, Any], where: Mapping
     if kind.name == "SecretVersion":
         number = cloud.number(str(inputs["secret"]).split("/")[1])
         values["secret"] = f"projects/{number}/secrets/{short(inputs['secret'])}"
-        values["version"] = 1 + sum(each.inputs["secret"] == inputs["secret"] for each in cloud.all("SecretVersion"))
+        others = [each for each in cloud.all("SecretVersion") if each.inputs["secret"] == inputs["secret"]]
+        # Numbers go on upwards: one that was destroyed is not given again.
+        values["version"] = 1 + max((int(each.outputs["version"]) for each in others), default=0)
     return kind.id.format(**values)
 
 

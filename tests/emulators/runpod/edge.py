@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -10,6 +9,7 @@ from dataclasses import replace
 import httpx
 
 from ..http import Request, Response, json_response
+from ..vllm_stand_in import GUARDED, LLAMA
 from .command import Serving
 from .engines import Engine
 from .state import Container
@@ -17,8 +17,6 @@ from .world import World
 
 PROXY_LIMIT_S = 100.0
 _LB_LIMIT_S = 120.0
-_GUARDED = re.compile(r"/(v1|v2|inference|cohere)(/|$)")
-"""What vLLM's own key protects."""
 
 # llama.cpp hangs up on idle connections, so none is kept.
 _HTTP = httpx.Client(timeout=120, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
@@ -65,12 +63,15 @@ def forwarded(engine: Engine, path: str, request: Request, bearer: str) -> Respo
         refusal, bearer = door.judge(request, path)
         if refusal is not None:
             return refusal
-    if engine.command.key and _GUARDED.match(path) and bearer != engine.command.key:
+    if engine.command.key and GUARDED.match(path) and bearer != engine.command.key:
         return json_response(401, {"error": "Unauthorized"})
+    if path not in LLAMA:
+        # vLLM has more routes; of those it matters only whether they were reached.
+        return Response(200, b"reached", {"Content-Type": "text/plain"})
     query = request.target.partition("?")[2]
     asked = _HTTP.build_request(
         request.method,
-        f"{engine.address}{'/health' if path == '/ping' else path}{'?' + query if query else ''}",
+        f"{engine.address}{path}{'?' + query if query else ''}",
         headers={
             "Authorization": f"Bearer {engine.key}",
             "Content-Type": request.headers.get("content-type", "application/json"),
