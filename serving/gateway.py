@@ -344,6 +344,8 @@ def proxy_config(spec: GatewaySpec, name: str, ordered: Sequence[Upstream]) -> d
             # These are tries of one stack; after them LiteLLM goes on to the next by itself.
             "num_retries": 2 if alone else widest - 1,
             "retry_after": 0,
+            # LiteLLM goes on to five others at most, unless it is told.
+            "max_fallbacks": len(ordered) + 1,
             "fallbacks": fallbacks,
             "context_window_fallbacks": [{name: [API_GROUP]}] if spec.api and spec.api_fallback else [],
         },

@@ -96,8 +96,8 @@ def continuation(data: Mapping[str, Any], said: str, chunks: int) -> dict[str, A
         "stream": True,
         # vLLM's parameters: without them it would begin a new answer.
         "extra_body": {"continue_final_message": True, "add_generation_prompt": False},
-        # The API knows neither of them.
-        "disable_fallbacks": True,
+        # The API knows neither of them; the other servers are asked all the same.
+        "fallbacks": [],
     }
 
 

@@ -69,6 +69,18 @@ def shown(header: bytes) -> bool:
 
 def main() -> None:
     folder, listening, ready = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    answering: list[Any] = []
+
+    def follow() -> None:
+        while os.read(0, 1):
+            pass
+        if not answering:
+            # Whoever started this has gone before it answered.
+            os._exit(1)
+        answering[0].should_exit = True
+
+    # LiteLLM takes seconds to be imported, and nobody may be left by then.
+    threading.Thread(target=follow, daemon=True).start()
     rule = json.loads((folder / "rule.json").read_text())
     # LiteLLM's own key is never told to anybody: the guard puts it into what it lets through.
     os.environ["VLLM_API_KEY"] = f"sk-{secrets.token_urlsafe(32)}"
@@ -87,16 +99,14 @@ def main() -> None:
     )
     server = uvicorn.Server(config)
 
-    def follow() -> None:
-        while not server.started and not server.should_exit:
+    def announce() -> None:
+        while not server.started:
             threading.Event().wait(0.05)
+        answering.append(server)
         os.write(ready, b"+")
         os.close(ready)
-        while os.read(0, 1):
-            pass
-        server.should_exit = True
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=announce, daemon=True).start()
     server.run(sockets=[socket.socket(fileno=listening)])
 
 
