@@ -220,6 +220,7 @@ def _about(report: Report) -> dict[str, Any]:
     return {
         "version": VERSION,
         "stack": report.stack,
+        "provider": title(spec.provider),
         "date": report.today.isoformat(),
         "spec": spec.model_dump(mode="json", include=parts),
         "example_use": report.example,

@@ -13,7 +13,17 @@ from typing import Any
 
 from ops.stack import OpsError
 
-_SCRIPTS = ("decimal.js", "workers.js", "cost.js", "words.js", "charts.js", "page.js")
+_SCRIPTS = (
+    "decimal.js",
+    "workers.js",
+    "cost.js",
+    "words.js",
+    "charts.js",
+    "dom.js",
+    "sections.js",
+    "fixed.js",
+    "page.js",
+)
 
 
 def page(facts: Mapping[str, Any], title: str) -> str:

@@ -1,4 +1,4 @@
-// The charts, drawn by Plotly. Each has the same numbers in a table beside it, so here it is an image with a description.
+// The charts, drawn by Plotly. Each has its numbers in a table beside it, so here it is an image with a description.
 
 // The library comes compressed; a browser without DecompressionStream shows the tables alone.
 async function loadPlotly() {
@@ -10,8 +10,26 @@ async function loadPlotly() {
 }
 
 const COLOURS = {
-  light: { on: "#0b62c4", sleeps: "#00755a", spot: "#a84b00", api: "#8034a3", ink: "#16202c", soft: "#4d5a69", line: "#d5dbe2", card: "#ffffff" },
-  dark: { on: "#6fb3ff", sleeps: "#47d1a8", spot: "#ffb366", api: "#d5a3f2", ink: "#e8edf2", soft: "#aab6c3", line: "#344250", card: "#18212b" },
+  light: {
+    on: "#0b62c4",
+    sleeps: "#00755a",
+    spot: "#a84b00",
+    api: "#8034a3",
+    ink: "#16202c",
+    soft: "#4d5a69",
+    line: "#d5dbe2",
+    card: "#ffffff",
+  },
+  dark: {
+    on: "#6fb3ff",
+    sleeps: "#47d1a8",
+    spot: "#ffb366",
+    api: "#d5a3f2",
+    ink: "#e8edf2",
+    soft: "#aab6c3",
+    line: "#344250",
+    card: "#18212b",
+  },
 };
 const DASHES = { on: "solid", sleeps: "dash", spot: "dashdot", api: "dot" };
 const MARKS = { on: "circle", sleeps: "square", spot: "diamond", api: "x" };
@@ -54,9 +72,17 @@ function curves(state) {
   const crossings = ways.map((way) => way.crossing).filter((one) => one && one.requests);
   const seen = [found.declared, found.most(1), ...crossings.map((one) => one.requests)].filter((one) => one > 0);
   const low = 10 ** Math.floor(Math.log10(Math.max(1, Math.min(...seen) / 4)));
-  const high = Math.max(low * 10, Math.min(10 ** Math.ceil(Math.log10(Math.max(...seen) * 1.5)), found.most(found.terms.max_servers)));
-  const edges = Array.from({ length: found.terms.max_servers }, (_, i) => [found.most(i + 1), found.most(i + 1) + 1]).flat();
-  const xs = [...new Set([...volumes(low, high, LINE_STEPS), ...edges.filter((x) => x > low && x < high)])].sort((a, b) => a - b);
+  const high = Math.max(
+    low * 10,
+    Math.min(10 ** Math.ceil(Math.log10(Math.max(...seen) * 1.5)), found.most(found.terms.max_servers)),
+  );
+  const edges = Array.from({ length: found.terms.max_servers }, (_, i) => [
+    found.most(i + 1),
+    found.most(i + 1) + 1,
+  ]).flat();
+  const xs = [...new Set([...volumes(low, high, LINE_STEPS), ...edges.filter((x) => x > low && x < high)])].sort(
+    (a, b) => a - b,
+  );
   const lines = ways.map(({ host }) => ({ id: host.id, name: host.name, at: (x) => found.monthly(host, x) }));
   if (api) lines.push({ id: "api", name: api.name, at: (x) => found.apiMonthly(api, x) });
   for (const line of lines) line.ys = xs.map(line.at);
@@ -77,25 +103,82 @@ function curves(state) {
       x: shown.map(({ crossing }) => crossing.requests),
       y: shown.map(({ crossing }) => crossing.monthly.toNumber()),
       mode: "markers",
-      marker: { size: 12, color: hue.card, symbol: shown.map(({ host }) => MARKS[host.id]), line: { width: 2.5, color: shown.map(({ host }) => hue[host.id]) } },
+      marker: {
+        size: 12,
+        color: hue.card,
+        symbol: shown.map(({ host }) => MARKS[host.id]),
+        line: { width: 2.5, color: shown.map(({ host }) => hue[host.id]) },
+      },
       hovertemplate: "%{text}<extra></extra>",
-      text: shown.map(({ host, crossing }) => `${host.name} costs less from ${crossingText(host, crossing, " requests")}`),
+      text: shown.map(
+        ({ host, crossing }) => `${host.name} costs less from ${crossingText(host, crossing, " requests")}`,
+      ),
     });
   }
-  const top = Math.max(1, ...lines.filter((line) => line.id !== "api").flatMap((line) => line.ys.map((y) => y?.toNumber() ?? 0)), apiCost?.toNumber() ?? 0);
+  const top = Math.max(
+    1,
+    ...lines.filter((line) => line.id !== "api").flatMap((line) => line.ys.map((y) => y?.toNumber() ?? 0)),
+    apiCost?.toNumber() ?? 0,
+  );
   const ceiling = Math.log10(top * 3);
   const here = found.declared;
   const layout = {
     height: 430,
     hovermode: "x unified",
-    xaxis: { type: "log", range: [Math.log10(low), Math.log10(high)], title: { text: "requests a month" }, tickvals: decades(low, high), ticktext: decades(low, high).map(short) },
-    yaxis: { type: "log", range: [ceiling - 3.5, ceiling], title: { text: "US dollars a month" }, tickprefix: "$", tickformat: ",", dtick: 1 },
-    shapes: here >= low && here <= high ? [{ type: "line", x0: here, x1: here, yref: "paper", y0: 0, y1: 1, line: { color: hue.soft, width: 1.5, dash: "dot" } }] : [],
-    annotations: here >= low && here <= high ? [{ x: Math.log10(here), y: 1, yref: "paper", text: "your traffic", showarrow: false, xanchor: "left", yanchor: "top", xshift: 4, font: { color: hue.soft } }] : [],
+    xaxis: {
+      type: "log",
+      range: [Math.log10(low), Math.log10(high)],
+      title: { text: "requests a month" },
+      tickvals: decades(low, high),
+      ticktext: decades(low, high).map(short),
+    },
+    yaxis: {
+      type: "log",
+      range: [ceiling - 3.5, ceiling],
+      title: { text: "US dollars a month" },
+      tickprefix: "$",
+      tickformat: ",",
+      dtick: 1,
+    },
+    shapes:
+      here >= low && here <= high
+        ? [
+            {
+              type: "line",
+              x0: here,
+              x1: here,
+              yref: "paper",
+              y0: 0,
+              y1: 1,
+              line: { color: hue.soft, width: 1.5, dash: "dot" },
+            },
+          ]
+        : [],
+    annotations:
+      here >= low && here <= high
+        ? [
+            {
+              x: Math.log10(here),
+              y: 1,
+              yref: "paper",
+              text: "your traffic",
+              showarrow: false,
+              xanchor: "left",
+              yanchor: "top",
+              xshift: 4,
+              font: { color: hue.soft },
+            },
+          ]
+        : [],
   };
   const said = ways.map(({ host, cost }) => `${host.name} ${cost ? dollars(cost.expected) : "not compared"}`);
   if (api) said.push(`${api.name} ${dollars(apiCost)}`);
-  draw("curves", traces, layout, `Lines of cost a month by requests a month. At ${count(here)} requests: ${said.join(", ")}.`);
+  draw(
+    "curves",
+    traces,
+    layout,
+    `Lines of cost a month by requests a month. At ${count(here)} requests: ${said.join(", ")}.`,
+  );
   return { low, high, lines };
 }
 
@@ -106,7 +189,10 @@ function decades(low, high) {
 }
 
 // A colour with a pattern, so that neither has to be told by the colour alone.
-const filled = (color, shape) => ({ color, pattern: { shape, bgcolor: color, fgcolor: hues().card, size: 6, solidity: 0.25 } });
+const filled = (color, shape) => ({
+  color,
+  pattern: { shape, bgcolor: color, fgcolor: hues().card, size: 6, solidity: 0.25 },
+});
 
 // The cheapest offer of each GPU and platform as bars with their range.
 function bars(rows) {
@@ -114,29 +200,46 @@ function bars(rows) {
   for (const row of rows) if (row.best && !seen.has(offerName(row.offer))) seen.set(offerName(row.offer), row);
   const shown = [...seen].slice(0, 10).reverse();
   const hue = hues();
-  const traces = [["on", "Always on"], ["sleeps", "Sleeps when idle"], ["spot", "Interruptible"]].map(([id, name]) => {
-    const mine = shown.filter(([, row]) => row.way === id);
-    return {
-      type: "bar",
-      orientation: "h",
-      name,
-      y: mine.map(([label]) => label),
-      x: mine.map(([, row]) => row.best.expected.toNumber()),
-      text: mine.map(([, row]) => dollars(row.best.expected)),
-      textposition: "outside",
-      cliponaxis: false,
-      marker: filled(hue[id], { on: "", sleeps: "/", spot: "x" }[id]),
-      hovertemplate: "%{y}: %{text} a month<extra></extra>",
-    };
-  }).filter((trace) => trace.x.length);
+  const traces = [
+    ["on", "Always on"],
+    ["sleeps", "Sleeps when idle"],
+    ["spot", "Interruptible"],
+  ]
+    .map(([id, name]) => {
+      const mine = shown.filter(([, row]) => row.way === id);
+      return {
+        type: "bar",
+        orientation: "h",
+        name,
+        y: mine.map(([label]) => label),
+        x: mine.map(([, row]) => row.best.expected.toNumber()),
+        text: mine.map(([, row]) => dollars(row.best.expected)),
+        textposition: "outside",
+        cliponaxis: false,
+        marker: filled(hue[id], { on: "", sleeps: "/", spot: "x" }[id]),
+        hovertemplate: "%{y}: %{text} a month<extra></extra>",
+      };
+    })
+    .filter((trace) => trace.x.length);
   const longest = Math.max(1, ...shown.map(([, row]) => row.best.expected.toNumber()));
   const layout = {
     height: 110 + 34 * shown.length,
     barmode: "overlay",
     bargap: 0.35,
     showlegend: true,
-    xaxis: { range: [0, longest * (narrow() ? 1.6 : 1.2)], title: { text: "US dollars a month" }, tickprefix: "$", tickformat: ",", nticks: narrow() ? 4 : 6 },
-    yaxis: { categoryorder: "array", categoryarray: shown.map(([label]) => label), gridcolor: "rgba(0,0,0,0)", ticklabelstandoff: 6 },
+    xaxis: {
+      range: [0, longest * (narrow() ? 1.6 : 1.2)],
+      title: { text: "US dollars a month" },
+      tickprefix: "$",
+      tickformat: ",",
+      nticks: narrow() ? 4 : 6,
+    },
+    yaxis: {
+      categoryorder: "array",
+      categoryarray: shown.map(([label]) => label),
+      gridcolor: "rgba(0,0,0,0)",
+      ticklabelstandoff: 6,
+    },
   };
   const said = [...shown].reverse().map(([label, row]) => `${label} ${dollars(row.best.expected)}`);
   draw("bars", traces, layout, `Bars of the cheapest offers, US dollars a month: ${said.join("; ")}.`);
@@ -178,7 +281,12 @@ function spending(months, lines, budget) {
     yaxis: { title: { text: "US dollars spent so far" }, tickprefix: "$", tickformat: ",", rangemode: "tozero" },
   };
   const said = lines.map(({ name, costs }) => `${name} ${dollars(running(costs)[5])}`);
-  draw("months-chart", traces, layout, `Lines of what has been spent by the end of each month. After six months: ${said.join(", ")}.`);
+  draw(
+    "months-chart",
+    traces,
+    layout,
+    `Lines of what has been spent by the end of each month. After six months: ${said.join(", ")}.`,
+  );
 }
 
 // Sums so far; null from the first month whose cost isn't known.

@@ -88,7 +88,7 @@ class Decimal {
   }
 
   ceiling() {
-    return this.exponent >= 0 ? this.scaledTo(0) : divided(this.whole, tenTo(-this.exponent), () => true);
+    return this.exponent >= 0 ? this.scaledTo(0) : divided(this.whole, tenTo(-this.exponent), () => this.whole > 0n);
   }
 
   round() {
