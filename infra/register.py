@@ -100,7 +100,7 @@ def refs_in(value: Any) -> Iterator[Ref]:
         case Ref():
             yield value
         case Text():
-            yield from value.values
+            yield from (part for part in value.values if isinstance(part, Ref))
         case Mapping():
             for item in value.values():  # pyright: ignore[reportUnknownVariableType]
                 yield from refs_in(item)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from serving import NAMESPACE
@@ -97,11 +97,19 @@ class Ref:
 
 
 @dataclass(frozen=True)
+class Suffix:
+    """What tells the names that a server gives its things from the other servers': "" for the first, "-2", "-3", ..."""
+
+
+SUFFIX = Suffix()
+
+
+@dataclass(frozen=True)
 class Text:
     """Text with values in it: `Text("https://{}-8000.proxy", (Ref("pod", "podId"),))`."""
 
     template: str
-    values: tuple[Ref, ...]
+    values: tuple[Ref | Suffix | str, ...]
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,8 @@ class Declared:
     rotated key may take to reach servers that serve on meanwhile. `each` names the declarations that every
     one of several servers needs for itself (`providers.replicas`); the others are shared. It is empty where the
     platform multiplies servers by itself. `rented` is the output of `server` that tells what was rented
-    (`serving.rented`); it is empty where that is always what was planned.
+    (`serving.rented`); it is empty where that is always what was planned. `follow` are inputs that only the copies of
+    a declaration have, by its name: what the other servers take from the first.
     """
 
     resources: tuple[Declaration, ...]
@@ -146,6 +155,7 @@ class Declared:
     key_delay_s: int = 0
     each: tuple[str, ...] = ()
     rented: str = ""
+    follow: Mapping[str, Mapping[str, Ref]] = field(default_factory=dict[str, "Mapping[str, Ref]"])
 
 
 KEY = Ref("api-key", "value")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from providers.base import Declaration, Declared, Ref, Text
+from providers.base import Declaration, Declared, Ref, Suffix, Text
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,15 @@ def replicas(declared: Declared, count: int) -> tuple[Replica, ...]:
 
     Where the platform itself multiplies servers (`each` is empty), there is one.
     """
-    names = frozenset(declared.each)
-    own = tuple(one for one in declared.resources if one.name in names)
-    first = Replica(declared.server, "ready", declared.endpoint, declared.run, declared.ca, own)
-    if not names:
-        return (first,)
-    return (first, *(_copy(first, names, f"-{number}") for number in range(2, count + 1)))
+    suffixes = ["", *(f"-{number}" for number in range(2, count + 1))] if declared.each else [""]
+    return tuple(_replica(declared, suffix) for suffix in suffixes)
 
 
 def resources(declared: Declared, servers: Sequence[Replica]) -> tuple[Declaration, ...]:
     """Everything that is registered for them, each after what it refers to."""
-    return (*declared.resources, *(one for replica in servers[1:] for one in replica.own))
+    first = {one.name: one for one in servers[0].own}
+    shared_and_first = (first.get(one.name) or _named(one, frozenset(), "") for one in declared.resources)
+    return (*shared_and_first, *(one for replica in servers[1:] for one in replica.own))
 
 
 def hardware(declared: Declared, servers: Sequence[Replica]) -> str:
@@ -74,29 +72,37 @@ def turns(servers: Sequence[Replica], serving: int) -> dict[str, tuple[str, ...]
     }
 
 
-def _copy(first: Replica, names: frozenset[str], suffix: str) -> Replica:
-    def renamed(value: Any) -> Any:
-        match value:
-            case Ref(resource, output) if resource in names:
-                return Ref(resource + suffix, output)
-            case Text(template, values):
-                return Text(template, tuple(renamed(part) for part in values))
-            case Mapping():
-                return {key: renamed(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
-            case list() | tuple():
-                return type(value)(renamed(item) for item in value)  # pyright: ignore[reportUnknownVariableType]
-            case _:
-                return value
+def _replica(declared: Declared, suffix: str) -> Replica:
+    names = frozenset(declared.each)
+    own = [_named(one, names, suffix) for one in declared.resources if one.name in names]
+    if suffix:
+        took = {name + suffix: inputs for name, inputs in declared.follow.items()}
+        own = [replace(one, inputs={**one.inputs, **took.get(one.name, {})}) for one in own]
+    endpoint, run, ca = (_renamed(value, names, suffix) for value in (declared.endpoint, declared.run, declared.ca))
+    return Replica(declared.server + suffix, "ready" + suffix, endpoint, run, ca, tuple(own))
 
-    own = tuple(
-        replace(
-            one,
-            name=one.name + suffix,
-            inputs=renamed(one.inputs),
-            depends_on=tuple(name + suffix if name in names else name for name in one.depends_on),
-        )
-        for one in first.own
+
+def _named(one: Declaration, names: frozenset[str], suffix: str) -> Declaration:
+    return replace(
+        one,
+        name=one.name + suffix,
+        inputs=_renamed(one.inputs, names, suffix),
+        depends_on=tuple(name + suffix if name in names else name for name in one.depends_on),
     )
-    return Replica(
-        first.name + suffix, first.ready + suffix, renamed(first.endpoint), renamed(first.run), renamed(first.ca), own
-    )
+
+
+def _renamed(value: Any, names: frozenset[str], suffix: str) -> Any:
+    """A value whose references to `names` are to those of one server."""
+    match value:
+        case Suffix():
+            return suffix
+        case Ref(resource, output) if resource in names:
+            return Ref(resource + suffix, output)
+        case Text(template, values):
+            return Text(template, tuple(_renamed(part, names, suffix) for part in values))
+        case Mapping():
+            return {key: _renamed(item, names, suffix) for key, item in value.items()}  # pyright: ignore
+        case list() | tuple():
+            return type(value)(_renamed(item, names, suffix) for item in value)  # pyright: ignore
+        case _:
+            return value

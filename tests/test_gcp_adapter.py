@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from providers.base import HF_TOKEN, KEY, PREVIOUS_KEY, Ask, Declaration, Declared, Ref, Text
+from providers.base import HF_TOKEN, KEY, PREVIOUS_KEY, SUFFIX, Ask, Declaration, Declared, Ref, Text
 from providers.gcp.adapter import ADAPTER
 from providers.gcp.machines import region_of, zones_for, zones_with
 from providers.gcp.options import GcpOptions
@@ -25,6 +25,7 @@ from providers.gcp.pricing import GcpMarket
 from providers.gcp.quotas import Quota, Quotas
 from providers.gcp.resources import Name, slug_of
 from providers.market import dated
+from providers.replicas import replicas, resources
 from serving.cost import assumptions_for, estimate
 from serving.models import model
 from serving.offers import Offer
@@ -77,7 +78,7 @@ def refs(value: Any) -> Iterator[Ref]:
         case Ref():
             yield value
         case Text():
-            yield from value.values
+            yield from (part for part in value.values if isinstance(part, Ref))
         case Mapping():
             for item in value.values():
                 yield from refs(item)
@@ -133,9 +134,33 @@ def test_the_scheduling_block_is_always_whole(spot: bool, block: dict[str, Any])
 def test_the_old_vm_goes_first_and_the_name_stays() -> None:
     server = named(ask(hardware=T4))
     assert server.delete_before_replace
-    assert server.inputs["name"] == Ref("name", "slug")
+    assert server.inputs["name"] == Text("{}{}", (Ref("name", "slug"), SUFFIX))
     assert server.inputs["allow_stopping_for_update"] is True
     assert server.inputs["desired_status"] == "RUNNING"
+
+
+def test_several_vms_have_an_address_a_certificate_and_a_secret_for_its_key_each_by_one_authority() -> None:
+    asked = ask(hardware=T4, scaling={"min": 2})
+    plan = ADAPTER.resources(asked, ADAPTER.offers(asked)[0])
+    servers = replicas(plan, 2)
+    every = {one.name: one for one in resources(plan, servers)}
+    slug = Ref("name", "slug")
+    assert every["server"].inputs["name"] == every["address"].inputs["name"] == Text("{}{}", (slug, ""))
+    assert every["server-2"].inputs["name"] == every["address-2"].inputs["name"] == Text("{}{}", (slug, "-2"))
+    assert every["tls-key-secret-2"].inputs["secret_id"] == Text("{}-tls-key{}", (slug, "-2"))
+    assert every["tls-2"].inputs == {
+        **every["tls"].inputs,
+        "hosts": [Ref("address-2", "address")],
+        "authorityPem": Ref("tls", "caPem"),
+        "authorityKeyPem": Ref("tls", "caKeyPem"),
+    }
+    assert set(refs(every["server-2"].inputs)) >= {Ref("tls-2", "certPem"), Ref("api-key-secret", "id")}
+    assert every["server-2"].inputs["tags"] == [slug]
+    assert "tls-key-secret-reader-2" in every["server-2"].depends_on
+    assert servers[1].endpoint == Text("https://{}:8000/v1", (Ref("address-2", "address"),))
+    single = ask(hardware=T4)
+    alone = ADAPTER.resources(single, ADAPTER.offers(single)[0])
+    assert [every[one.name] for one in alone.resources] == list(resources(alone, replicas(alone, 1)))
 
 
 def test_the_account_may_read_its_own_secrets_and_write_its_log_and_nothing_else() -> None:
@@ -286,7 +311,8 @@ def test_a_disk_that_is_too_small_is_told_once_and_by_what_a_vm_needs() -> None:
 @pytest.mark.parametrize(
     ("key", "options", "spec"),
     [
-        ("scaling.min", {}, {"scaling": {"min": 2}}),
+        ("gcp.ha", {"ha": "mig"}, {"scaling": {"min": 2}}),
+        ("gcp.hostname", {"hostname": "llm.example.org"}, {"scaling": {"min": 2}}),
         ("scaling.min", {}, {"scaling": {"min": 0, "max": 1}}),
         ("gcp.committed_use_discount", {"committed_use_discount": 0.37}, {"hardware": {**T4, "spot": True}}),
         ("hardware.disk_gb", {}, {"hardware": {**T4, "disk_gb": 55}}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -34,6 +35,8 @@ _LISTS = {
 """Kind -> Compute Engine's list of it, in the order in which they can be deleted: a group makes its VM anew."""
 _DECLARED = {"group": "server", "instance": "server", "reservation": "zone", "disk": "server", "address": "address"}
 """Kind -> the name of the resource that it is in a stack."""
+_NUMBER = re.compile(r"-\d{1,3}$")
+"""What the names of the second server's own things, and those of others after it, end in."""
 
 
 class GcpAccount:
@@ -95,7 +98,8 @@ class GcpAccount:
                     slug = _slug(kind, one, labels)
                     if not slug or _belongs_to_another(kind, one):
                         continue
-                    label = f"{labels[slug]}/{_DECLARED[kind]}/1" if slug in labels else slug
+                    number = _number(str(one.get("name", "")), slug)
+                    label = f"{labels[slug]}/{_DECLARED[kind]}{number}/1" if slug in labels else slug
                     yield Holding(
                         kind,
                         str(one["selfLink"]).partition("/compute/v1/")[2],
@@ -111,7 +115,8 @@ class GcpAccount:
         for one in self._google.pages(path, "secrets", "secretmanager", filter="labels.managed-by=vllm-anywhere"):
             slug = _own_label(one)
             id = str(one["name"]).rpartition("/")[2]
-            resource = f"{id.removeprefix(slug).strip('-')}-secret"
+            number = _number(id, slug)
+            resource = f"{id.removeprefix(slug).removesuffix(number).strip('-')}-secret{number}"
             label = f"{labels[slug]}/{resource}/1" if slug in labels else slug
             yield Holding("secret", f"{path}/{id}", label, "", None, str(one.get("createTime", "")))
 
@@ -171,8 +176,16 @@ def _slug(kind: str, one: Mapping[str, Any], labels: Collection[str]) -> str:
 
     Groups and reservations hold no labels: there only the name of a known stack counts.
     """
+    if kind not in ("group", "reservation"):
+        return _own_label(one)
     name = str(one.get("name", ""))
-    return (name if name in labels else "") if kind in ("group", "reservation") else _own_label(one)
+    return next((slug for slug in (name, _NUMBER.sub("", name)) if slug in labels), "")
+
+
+def _number(name: str, slug: str) -> str:
+    """`-2` of what is the second server's; "" for the first's, and for what all share."""
+    found = _NUMBER.search(name.removeprefix(slug))
+    return found[0] if found else ""
 
 
 def _own_label(one: Mapping[str, Any]) -> str:

@@ -16,7 +16,17 @@ from providers.gcp.machines import accelerator, region_of, zones_for, zones_with
 from providers.gcp.options import DRIVER, GcpOptions
 from providers.gcp.pricing import GcpMarket
 from providers.gcp.quotas import QuotaFinding, quota_findings
-from providers.gcp.stack import KEY_DELAY_S, Choice, declarations, endpoint, own_tls, run, searches_zones
+from providers.gcp.stack import (
+    FOLLOW,
+    KEY_DELAY_S,
+    Choice,
+    declarations,
+    each,
+    endpoint,
+    own_tls,
+    run,
+    searches_zones,
+)
 from serving import USER_PRICES
 from serving.capabilities import BF16_SINCE
 from serving.cost import assumptions_for
@@ -94,6 +104,8 @@ class GcpAdapter:
             hardware=_hardware(spec, choice),
             notes=(*_market(ask).notes, *_notes(ask, offer, choice, half)),
             ca=Ref("tls", "caPem") if own_tls(options) else None,
+            each=each(spec, options, choice),
+            follow=FOLLOW if own_tls(options) else {},
             key_delay_s=KEY_DELAY_S,
         )
 
@@ -101,10 +113,10 @@ class GcpAdapter:
 def _terms(ask: Ask) -> Iterator[Reason]:
     """What no machine could change."""
     spec, options = ask.spec, _options(ask)
-    if spec.scaling.min != 1:
-        yield Reason(
-            "scaling.min", f"a VM can't sleep or multiply: {spec.scaling.min} servers were asked for, and 1 works"
-        )
+    if spec.scaling.min == 0:
+        yield Reason("scaling.min", "0 lets a server sleep, and a VM can't: 1 works, or more")
+    if spec.scaling.min > 1:
+        yield from _one_alone(spec, options)
     regions = sorted({region_of(zone) for zone in options.zones})
     if len(regions) > 1:
         text = f"the static address is of one region, and these zones are of {', '.join(regions)}: keep those of one"
@@ -113,6 +125,15 @@ def _terms(ask: Ask) -> Iterator[Reason]:
         yield Reason("gcp.committed_use_discount", "no contract makes spot capacity cheaper; leave it out")
     for problem in refused_args(spec):
         yield Reason("engine.extra_args", f"{problem.value}: {problem.fix}")
+
+
+def _one_alone(spec: DeploymentSpec, options: GcpOptions) -> Iterator[Reason]:
+    """What is of one VM only."""
+    count = spec.scaling.min
+    if options.ha == "mig":
+        yield Reason("gcp.ha", f"a group is of one VM, and {count} were asked for: `none` makes them, each by itself")
+    if options.hostname:
+        yield Reason("gcp.hostname", f"one name can't lead to {count} VMs: without it each has an address of its own")
 
 
 def _no_quota(ask: Ask, offer: Offer) -> Iterator[Reason]:
@@ -125,7 +146,8 @@ def _no_quota(ask: Ask, offer: Offer) -> Iterator[Reason]:
 
 def _quota_findings(ask: Ask, offer: Offer) -> tuple[QuotaFinding, ...]:
     hardware = ask.spec.hardware
-    return quota_findings(_market(ask).quotas, gpu(offer.gpu), offer.region, hardware.gpu_count, hardware.spot)
+    count = hardware.gpu_count * max(1, ask.spec.scaling.min)
+    return quota_findings(_market(ask).quotas, gpu(offer.gpu), offer.region, count, hardware.spot)
 
 
 def _disk_too_small(spec: DeploymentSpec, model: Model) -> Reason | None:
@@ -257,13 +279,16 @@ def _notes(ask: Ask, offer: Offer, choice: Choice, half: bool) -> Iterable[str]:
     if spec.hardware.spot:
         yield from _spot_notes(options)
     if options.ha == "none":
+        without = "the others serve" if spec.scaling.min > 1 else "no service"
         yield (
             "A change of model, flags or image deletes the VM and makes it anew: "
-            "no service for as long as that takes, some 10 minutes (an estimate)."
+            f"{without} for as long as that takes, some 10 minutes (an estimate)."
         )
     yield from _network_notes(options)
-    if spec.scaling.max > 1:
-        yield f"One server runs; scaling.max ({spec.scaling.max}) has no effect on VMs."
+    count = max(1, spec.scaling.min)
+    if spec.scaling.max > count:
+        runs = "One server runs" if count == 1 else f"{count} servers run"
+        yield f"{runs}; scaling.max ({spec.scaling.max}) has no effect on VMs."
 
 
 def _zone_notes(spec: DeploymentSpec, options: GcpOptions, choice: Choice) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from providers.base import HF_TOKEN, KEY, PREVIOUS_KEY, ConfigSecret, Declaration, Ref, Text
+from providers.base import HF_TOKEN, KEY, PREVIOUS_KEY, SUFFIX, ConfigSecret, Declaration, Ref, Text
 from providers.gcp.boot import Boot, startup_script
 from providers.gcp.lifetime import run_limit
 from providers.gcp.machines import accelerator
@@ -23,6 +23,8 @@ from serving.start import PREVIOUS_KEY as PREVIOUS_VARIABLE
 
 PORT = 8000
 SLUG = Ref("name", "slug")
+HOST = Text("{}{}", (SLUG, SUFFIX))
+"""What a server's own things are called."""
 TAG = "vllm-anywhere"
 PROBERS = ("35.191.0.0/16", "130.211.0.0/22")
 """Where Google's health checks come from (https://cloud.google.com/load-balancing/docs/health-check-concepts)."""
@@ -34,7 +36,7 @@ secret is the newest everywhere (https://cloud.google.com/secret-manager/docs/ac
 HEAL_AFTER_S = 1800
 """What a first boot may take before its health counts: the image, the weights, the start."""
 
-_KEYS = "api-key-secret"
+_KEYS, _TLS = "api-key-secret", "tls-key-secret"
 _APIS = ("compute", "secretmanager", "iam", "cloudresourcemanager", "logging")
 _LABELS = {"managed-by": "vllm-anywhere", "vllm-anywhere": SLUG}
 
@@ -75,6 +77,19 @@ def run(options: GcpOptions) -> Ref | Text:
 def own_tls(options: GcpOptions) -> bool:
     """Whether vLLM serves TLS itself, by the deployment's own CA."""
     return not options.hostname and not options.plain_http
+
+
+def each(spec: DeploymentSpec, options: GcpOptions, choice: Choice) -> tuple[str, ...]:
+    """What every VM has for itself; a group has one."""
+    if options.ha == "mig":
+        return ()
+    tls = ("tls", _TLS, f"{_TLS}-version", f"{_TLS}-reader") if own_tls(options) else ()
+    zone = ("zone",) if searches_zones(spec, options, choice) else ()
+    return ("address", *tls, *zone, "server", "run")
+
+
+FOLLOW = {"tls": {"authorityPem": Ref("tls", "caPem"), "authorityKeyPem": Ref("tls", "caKeyPem")}}
+"""All servers' certificates are by the first one's CA."""
 
 
 def searches_zones(spec: DeploymentSpec, options: GcpOptions, choice: Choice) -> bool:
@@ -130,7 +145,7 @@ class _Maker:
         address = self._gcp(
             "address",
             "compute:Address",
-            name=SLUG,
+            name=HOST,
             region=self.choice.region,
             address_type="EXTERNAL",
             network_tier="PREMIUM",
@@ -176,7 +191,7 @@ class _Maker:
             "compute:Instance",
             depends_on=self._before_server(),
             delete_before_replace=True,
-            name=SLUG,
+            name=HOST,
             zone=Ref("zone", "zone") if search else choice.zones[0],
             boot_disk={
                 "auto_delete": True,
@@ -332,17 +347,18 @@ class _Maker:
         return {
             # In one secret, so that the VM never sees a new key beside one that counts no longer.
             _KEYS: ("", Text(f"{API_KEY}={{}}\n{PREVIOUS_VARIABLE}={{}}", (KEY, PREVIOUS_KEY))),
-            **({"tls-key-secret": (TLS_KEY, Ref("tls", "keyPem"))} if own_tls(self.options) else {}),
+            **({_TLS: (TLS_KEY, Ref("tls", "keyPem"))} if own_tls(self.options) else {}),
             **({"hf-token-secret": (HF_VARIABLE, HF_TOKEN)} if self.hf_token else {}),
         }
 
     def _secret(self, name: str, value: Ref | Text | ConfigSecret) -> list[Declaration]:
-        suffix = name.removesuffix("-secret")
+        what = name.removesuffix("-secret")
+        id = Text(f"{{}}-{what}{{}}", (SLUG, SUFFIX)) if name == _TLS else Text(f"{{}}-{what}", (SLUG,))
         return [
             self._gcp(
                 name,
                 "secretmanager:Secret",
-                secret_id=Text(f"{{}}-{suffix}", (SLUG,)),
+                secret_id=id,
                 replication={"auto": {}},
                 labels=_LABELS,
             ),
@@ -376,7 +392,7 @@ class _Maker:
             "machineType": choice.machine,
             "accelerator": accelerator(choice.gpu, choice.machine),
             "acceleratorCount": self.spec.hardware.gpu_count,
-            "slug": SLUG,
+            "slug": HOST,
             "project": Ref("identity", "project"),
         }
         # Last, so that the VM follows at once.

@@ -18,6 +18,8 @@ class CertificateInputs(Properties):
 
     name: str = Field(description="The server's fixed name, as `serving.tls.server_name` makes it.")
     hosts: list[str] = Field(default=[], description="IP addresses and host names by which clients reach it.")
+    authority_pem: str = Field(default="", description="A CA that there is already; empty makes a new one.")
+    authority_key_pem: SecretStr = Field(default=SecretStr(""), description="That CA's key.")
     status: str = Field(default="valid", description="Leave it: refresh says `expiring` here, and `up` renews it.")
 
 
@@ -82,11 +84,13 @@ class Certificate(NativeResource[CertificateInputs, CertificateOutputs]):
 
 
 def _issue(inputs: CertificateInputs, kept: CertificateOutputs | None, now: datetime) -> CertificateOutputs:
-    """A server certificate by the CA that is kept, unless that has to be renewed too."""
+    """A server certificate by the CA that is given or kept, unless one that is kept has to be renewed too."""
     # The cryptography package takes as long to import as pydantic; stacks without TLS of ours do without it.
     from serving.tls import Certified, expiring, expiry, issue, new_authority
 
-    if kept is None or expiring(expiry(kept.ca_pem), now=now):
+    if inputs.authority_pem:
+        authority = Certified(inputs.authority_pem, inputs.authority_key_pem.get_secret_value())
+    elif kept is None or expiring(expiry(kept.ca_pem), now=now):
         authority = new_authority(inputs.name, now=now)
     else:
         authority = Certified(kept.ca_pem, kept.ca_key_pem.get_secret_value())
