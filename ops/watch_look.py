@@ -150,8 +150,8 @@ def may_sleep(stack: Stack, spec: DeploymentSpec | None) -> bool:
     return bool(kinds & BASED_ON_USE) and (spec is None or spec.scaling.min == 0)
 
 
-def read_config(stack: str, run: Run) -> DeploymentSpec:
-    """The spec of a stack by its config, wherever its file is.
+def read_config(stack: str, run: Run) -> DeploymentSpec | None:
+    """The spec of a stack by its config, wherever its file is; None of a gateway, which has no model of its own.
 
     Raises:
         OpsError: it can't be read, or is wrong.
@@ -161,7 +161,7 @@ def read_config(stack: str, run: Run) -> DeploymentSpec:
         raise OpsError(f"the config can't be read: {done.stderr.strip().removeprefix('error: ')}")
     try:
         config = {key: one["value"] for key, one in json.loads(done.stdout).items() if not one.get("secret")}
-        return parse_spec(config, platform_names())[0]
+        return None if f"{NAMESPACE}:gateway" in config else parse_spec(config, platform_names())[0]
     except SpecError as error:
         raise OpsError(f"the config is wrong: {'; '.join(map(str, error.problems))}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
