@@ -93,7 +93,7 @@ def orphans(
     found = find(platforms, args.label, args.timeout, run)
     destroyed: dict[Orphan, str] = {}
     if not args.json:
-        show([*_view(found)])
+        show([*_view(found, asks=args.destroy)])
     if args.destroy and found.orphans:
         chosen = agreed(found, args, ask)
         # A state may have come to own one of them while the question stood.
@@ -242,7 +242,7 @@ def _foreign(orphans: Sequence[Orphan], so: str) -> str:
     )
 
 
-def _view(found: Findings) -> Iterable[Table | str]:
+def _view(found: Findings, *, asks: bool) -> Iterable[Table | str]:
     if found.orphans:
         yield _table(found.orphans)
         where = f"{found.backend.url or 'this backend'} ({len(found.backend.stacks)} stacks)"
@@ -267,7 +267,7 @@ def _view(found: Findings) -> Iterable[Table | str]:
         yield f"Not known for {platform}: {why}"
     if found.unanswered and answered:
         yield f"`vllm-anywhere orphans {' '.join(answered)}` leaves them out."
-    if found.orphans:
+    if found.orphans and not asks:
         yield "`vllm-anywhere orphans --destroy` destroys what is listed; `--label project/stack/` narrows it."
 
 

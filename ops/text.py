@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
@@ -28,6 +30,14 @@ def show(parts: Sequence[RenderableType], out: TextIO | None = None) -> None:
         for part in parts:
             console.print(part)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()), file=target)
+
+
+def short_path(path: Path) -> str:
+    """A path as it is shortest to type from here: absolute, relative, or below the home folder."""
+    ways = [str(path), os.path.relpath(path)]
+    if path.is_relative_to(Path.home()):
+        ways.append(f"~/{path.relative_to(Path.home())}")
+    return min(ways, key=len)
 
 
 def show_json(facts: Any, out: TextIO | None = None) -> None:

@@ -23,6 +23,7 @@ from rich.live import Live
 
 from ops.backend import stack_names
 from ops.stack import OpsError, Run, Stack, add_stacks
+from ops.text import short_path
 from ops.url import add_url_options, stack_of_url
 from ops.watch_heal import Deed, heal, reporting_pulumi
 from ops.watch_look import Ask, Known, Market, backend_url, look, look_at, market_of, may_sleep, request
@@ -236,7 +237,8 @@ def _view(args: argparse.Namespace, folder: Folder, out: TextIO) -> Generator[Ca
     if args.json:
         yield lambda rows: _print((json.dumps(facts(row)) for row in rows if not row.busy), out)
     elif out.isatty():
-        about = f"history: {args.history or folder.path}{'' if args.heal else '; nothing is changed without --heal'}"
+        kept = short_path((args.history or folder.path).absolute())
+        about = f"history: {kept}{'' if args.heal else '; nothing is changed without --heal'}"
         with Live("looking at the stacks", console=Console(file=out, highlight=False), auto_refresh=False) as live:
             yield lambda rows: live.update(table(rows, about), refresh=True)
     else:
