@@ -19,6 +19,7 @@ from typing import Any
 import doors
 import httpx
 import pytest
+from emulators.lambda_cloud import LambdaEmulator
 from emulators.modal import ModalEmulator
 from emulators.runpod import RunPodEmulator
 from emulators.vastai import Servers, VastEmulator, offer_row
@@ -91,6 +92,8 @@ def stack(request: pytest.FixtureRequest, project: Project, tmp_path: Path) -> I
             rows = [offer_row(id, dph_base=0.3 + id / 100) for id in range(1, 4)]
             market = opened.enter_context(VastEmulator(rows, servers=Servers(tmp_path / "market")))
             project.env |= {"VAST_API_KEY": market.key, "VLLM_ANYWHERE_VASTAI_URL": market.url}
+        elif platform == "lambda":
+            project.env |= opened.enter_context(LambdaEmulator(tmp_path / "cloud")).env()
         elif platform == "gcp":
             _google(project, opened)
         yield Stack(project, form)
@@ -166,7 +169,7 @@ FORMS = [
     *("runpod", "vastai", "modal"),
     *(pytest.param(f"runpod-{mode}", marks=SLOW) for mode in ("serverless", "load-balancing")),
 ]
-ROTATING = ["local", "gcp", *(pytest.param(form, marks=SLOW) for form in ("runpod", "vastai", "modal"))]
+ROTATING = ["local", "gcp", *(pytest.param(form, marks=SLOW) for form in ("runpod", "vastai", "modal", "lambda"))]
 
 
 @pytest.mark.parametrize("stack", FORMS, indirect=True)
