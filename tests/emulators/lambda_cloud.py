@@ -9,7 +9,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -35,7 +37,7 @@ TYPES: dict[str, tuple[int, tuple[str, ...]]] = {
 }
 """Instance type -> cents an hour, and the regions that have it."""
 _TAG = re.compile(r"[a-z][a-z0-9-:]+")
-_networks = itertools.count(os.getpid() % 200 + 20)
+_PORTS = (8000, 8001)
 
 
 @dataclass
@@ -66,7 +68,6 @@ class LambdaEmulator(Emulator):
         self.ssh_keys: dict[str, str] = {"mine": "ssh-ed25519 AAAA"}
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
-        self._network = f"127.{next(_networks) % 250 + 1}.0"
         super().__init__()
 
     def env(self) -> dict[str, str]:
@@ -118,8 +119,7 @@ class LambdaEmulator(Emulator):
         for rules in body.get("firewall_rulesets", []):
             if self.rulesets[rules["id"]]["region"]["name"] != region:
                 return _error(400, "global/invalid-parameters", "The ruleset is in another region.")
-        number = next(self._numbers)
-        made = Instance(f"{number:032x}", body, f"{self._network}.{number + 1}")
+        made = Instance(f"{next(self._numbers):032x}", body, _free_address())
         self.instances[made.id] = made
         return _data({"instance_ids": [made.id]})
 
@@ -272,6 +272,19 @@ class Machine:
         env = {name: value for name, _, value in lines} | {"ANYWHERE_KEYS": str(var / "keys/keys")}
         script = (self._folder / "etc/vllm-anywhere/start.sh").read_text()
         self._containers.start(self._name, script, env, self._ip, 8000)
+
+
+def _free_address() -> str:
+    """An address of this machine on which nobody serves: other tests' instances have theirs."""
+    for _ in range(20):
+        ip = f"127.{random.randint(1, 254)}.{random.randint(0, 255)}.{random.randint(1, 254)}"
+        try:
+            for port in _PORTS:
+                socket.create_server((ip, port)).close()
+        except OSError:
+            continue
+        return ip
+    raise RuntimeError(f"no address of this machine has the ports {_PORTS} free: something serves them on all")
 
 
 def _data(value: Any) -> Response:
