@@ -19,6 +19,7 @@ from providers.base import PlatformError
 from providers.local.client import LocalMachine, parse_activity
 from providers.local.resources import Server, ServerInputs
 from providers.native import Context
+from serving.guard import guard_source
 
 LABEL = "shop/dev/server/1"
 VLLM = """#!{python}
@@ -135,6 +136,23 @@ def test_nobody_else_can_read_the_key(machine: LocalMachine) -> None:
     assert stat.S_IMODE((folder / "keys").stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert "sk-test" not in (folder / "want.json").read_text()
+
+
+def test_vllm_takes_new_keys_while_it_serves_and_llama_needs_another_server(machine: LocalMachine) -> None:
+    first = Server().create(context(), inputs()).outputs
+    said = httpx.get(f"http://127.0.0.1:{first.port}/", trust_env=False).json()
+    assert said[said.index("--middleware") + 1] == "vllm_anywhere_guard.Guard"
+    folder = machine.folder(LABEL)
+    assert (folder / "vllm_anywhere_guard.py").read_text() == guard_source()
+
+    keys = frozenset({"api_key", "previous_key"})
+    assert Server().satisfied(keys | {"model"}, {"engine": "vllm"}, {}) == keys
+    assert Server().satisfied(keys, {"engine": "llama"}, {}) == frozenset()
+    new = inputs().model_copy(update={"api_key": SecretStr("sk-2")})
+    updated = Server().update(context(), LABEL, first, inputs(), new).outputs
+    assert updated.pid == first.pid
+    assert (folder / "keys").read_text() == "VLLM_API_KEY=sk-2\nANYWHERE_PREVIOUS_KEY=sk-test\n"
+    assert stat.S_IMODE((folder / "keys").stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("id", ["server", "./././.", "../../../etc", "a/b/../c", "a/b/c/d/e", ""])
