@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -288,6 +289,34 @@ def test_a_second_watch_follows_the_one_that_leads() -> None:
         code, (row,) = watched(cli, "--once", "--heal")
     assert (code, row["deed"]["result"], cli.changes) == (1, "following", 0)
     assert watched(cli, "--once", "--heal")[1][0]["deed"]["result"] == "repaired"
+
+
+LEADER = f"""
+import time
+from datetime import datetime
+from ops.watch_memory import Folder
+folder = Folder({URL!r})
+with folder.leading("dev") as leads:
+    folder.remember("dev", folder.memory("dev").begun(datetime.fromisoformat({NOW.isoformat()!r}), ("server",)))
+    print(leads, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_leader_had_begun_is_taken_up_by_the_next_after_the_wait_of_a_failure() -> None:
+    cli = Cli([GONE], up=repaired)
+    with subprocess.Popen([sys.executable, "-c", LEADER], stdout=subprocess.PIPE, text=True) as leader:
+        try:
+            assert leader.stdout and leader.stdout.readline() == "True\n"
+            assert watched(cli, "--once", "--heal")[1][0]["deed"]["result"] == "following"
+        finally:
+            leader.kill()
+    soon = Clock(at=NOW + timedelta(minutes=1))
+    assert watched(cli, "--once", "--heal", clock=soon)[1][0]["deed"]["result"] == "waiting"
+    assert cli.changes == 0
+    later = Clock(at=NOW + timedelta(minutes=6))
+    assert watched(cli, "--once", "--heal", clock=later)[1][0]["deed"]["result"] == "repaired"
+    assert [one.ok for one in Folder(URL).memory("dev").attempts] == [False, True]
 
 
 def test_stacks_without_a_deployment_are_left_out_unless_they_are_named() -> None:
