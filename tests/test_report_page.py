@@ -417,6 +417,14 @@ def test_the_answer_turns_where_the_break_even_is(desk: Any) -> None:
     assert desk.locator(".card.best h3").inner_text().endswith("cheapest")
     enter(desk, {"growth": 20})
     assert "Not within it in every month: Sleeps when idle" in desk.locator("#months-lead").inner_text()
+    total = {
+        head.inner_text(): Decimal(cell.inner_text().lstrip("$").replace(",", ""))
+        for head, cell in zip(
+            desk.locator("#months thead th").all()[2:], desk.locator("#months tfoot td").all()[1:], strict=True
+        )
+    }
+    saved = total["Claude Sonnet 5.5"] - min(total["Always on"], total["Sleeps when idle"])
+    assert f"saves ${saved:,} against Claude Sonnet 5.5." in desk.locator("#months-lead").inner_text()
 
 
 def test_a_wrong_number_is_said_and_the_last_good_one_counts(desk: Any) -> None:

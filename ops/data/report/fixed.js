@@ -121,7 +121,7 @@ function showSpec() {
     [{ head: "setting" }, { head: "value", wide: true }],
     [
       ...(data.stack ? [["Platform as configured now", data.provider]] : []),
-    ["Model", model.name],
+      ["Model", model.name],
       ["Longest request", `${count(model.max_len)} tokens`],
       ["Weights", model.quantization ?? "as published"],
       ["Engine", `vLLM ${engine.version}, ${engine.gpu_memory_utilization * 100} % of the GPU's memory`],

@@ -239,7 +239,8 @@ function showBills({ found, ways }) {
   byId("bills").replaceChildren(...tables);
 }
 
-function showMonths({ found, api, ways }) {
+function showMonths(state) {
+  const { found, api, ways } = state;
   const growth = Number(settings.growth);
   const months = sixMonths(found, api, growth);
   const lines = ways.map(({ host }, i) => ({
@@ -269,8 +270,25 @@ function showMonths({ found, api, ways }) {
   const limit = budget
     ? ` The budget is ${dollars(budget)} a month, ${dollars(budget.times(6))} in all. ${overBudget(lines, budget)}`
     : " No budget is declared.";
-  byId("months-lead").textContent = `${grows}; servers are added when the busiest time takes more.${limit}`;
+  byId("months-lead").textContent =
+    `${grows}; servers are added when the busiest time takes more.${limit}${saving(state, lines)}`;
 }
+
+// What the cheapest server of one's own saves in six months against the API, or costs more.
+function saving(state, lines) {
+  const totals = new Map(lines.map(({ id, costs }) => [id, running(costs)[5]]));
+  const own = usable(state).filter(({ host }) => totals.get(host.id));
+  if (!state.api || !own.length) return "";
+  const { host } = own.reduce((a, b) => (totals.get(b.host.id).less(totals.get(a.host.id)) ? b : a));
+  const saved = totals.get("api").minus(totals.get(host.id));
+  const size = dollars(saved.less(0) ? ZERO.minus(saved) : saved);
+  const verb = saved.less(0) ? "costs" : "saves";
+  const than = saved.less(0) ? "more than" : "against";
+  const name = `the cheapest server of your own (${WAYS[host.id]})`;
+  return ` Over six months ${name} ${verb} ${size} ${than} ${state.api.name}.`;
+}
+
+const WAYS = { on: "always on", sleeps: "sleeping when idle", spot: "interruptible" };
 
 function overBudget(lines, budget) {
   const over = lines
