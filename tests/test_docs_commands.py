@@ -1,0 +1,160 @@
+"""Every command block of the README and of docs/ is run, a page after the other, with the real Pulumi CLI.
+
+The platforms are emulated; what a page calls `local` is a real server. Pages share one copy of the checkout.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from docs_runner import Checkout, blocks_of, pages, shows
+from emulators.lambda_cloud import LambdaEmulator
+from emulators.modal import ModalEmulator
+from emulators.modal.emulator import TOKEN
+from emulators.runpod import RunPodEmulator
+from emulators.vastai import Servers, VastEmulator, offer_row
+from engine import ROOT
+
+pytest.importorskip("pulumi_gcp", reason="the gcp extra is not installed")
+
+from tests.doubles.gcp.cloud import VARIABLE, Cloud
+from tests.doubles.gcp.rest import Rest
+
+QUICK = [
+    pytest.mark.engine,
+    pytest.mark.xdist_group("docs"),
+    pytest.mark.allow_hosts(["127.0.0.0/8", "::1", "localhost"]),
+]
+SLOW = [*QUICK, pytest.mark.slow]
+HEAVY = {
+    "docs/bench.md",
+    "docs/operate.md",
+    "docs/platforms/gcp.md",
+    "docs/platforms/lambda.md",
+    "docs/platforms/modal.md",
+    "docs/replicas.md",
+    "docs/security.md",
+    "docs/switch-provider.md",
+    "docs/watch.md",
+}
+"""Pages whose stories other tests of the default run tell too."""
+
+FROM_A_CLONE = {"README.md", "CONTRIBUTING.md", "docs/getting-started.md"}
+"""Pages that begin with `make up`, in a shell that knows of nothing."""
+
+UP = "pulumi stack output endpoint -s local >/dev/null 2>&1 || make up"
+"""What pages about a running deployment take for granted."""
+
+NOT_RUN = 12
+"""Blocks that can't be run. A new one needs a reason on its page, and a look here."""
+
+KEYS = ("RUNPOD_API_KEY", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "LAMBDA_API_KEY")
+"""What a reader sets by a command of the page, and not before."""
+
+
+@dataclass
+class Clouds:
+    """The emulated platforms. `env` sends every program to them."""
+
+    runpod: RunPodEmulator
+    vastai: VastEmulator
+    modal: ModalEmulator
+    gcp: Cloud
+    lambda_cloud: LambdaEmulator
+    env: dict[str, str]
+
+    @property
+    def replaced(self) -> Mapping[str, str]:
+        """What stands for keys on the pages, and keys for the emulators."""
+        return {
+            "RUNPOD_API_KEY=rpa_...": f"RUNPOD_API_KEY={self.runpod.key}",
+            "VAST_API_KEY=...": f"VAST_API_KEY={self.vastai.key}",
+            "MODAL_TOKEN_ID=...": f"MODAL_TOKEN_ID={TOKEN[0]}",
+            "MODAL_TOKEN_SECRET=...": f"MODAL_TOKEN_SECRET={TOKEN[1]}",
+            "GOOGLE_PROJECT=...": "GOOGLE_PROJECT=shop-1",
+            "LAMBDA_API_KEY=...": f"LAMBDA_API_KEY={self.lambda_cloud.key}",
+        }
+
+    def rented(self) -> set[str]:
+        """The platforms on which there is anything."""
+        runpod = self.runpod.state()
+        found = {
+            "runpod": any(runpod[shelf] for shelf in ("pods", "endpoints", "volumes", "registries")),
+            "vastai": bool(self.vastai.instances),
+            "modal": self.modal.state() != {"apps": [], "volumes": []},
+            "gcp": bool(self.gcp.all()),
+            "lambda": bool(self.lambda_cloud.instances),
+        }
+        return {platform for platform, anything in found.items() if anything}
+
+    def violations(self) -> list[str]:
+        """Where a program broke a platform's contract."""
+        emulators = (self.runpod, self.vastai, self.modal, self.lambda_cloud)
+        return [text for emulator in emulators for text in emulator.violations]
+
+
+@pytest.fixture(scope="module")
+def clouds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clouds]:
+    at = tmp_path_factory.mktemp("clouds")
+    (at / "market").mkdir()
+    with ExitStack() as stack:
+        runpod = stack.enter_context(RunPodEmulator())
+        rows = [offer_row(id, dph_base=0.3 + id / 100) for id in range(1, 6)]
+        vastai = stack.enter_context(VastEmulator(rows, servers=Servers(at / "market")))
+        modal = stack.enter_context(ModalEmulator())
+        gcp = Cloud(at / "cloud", owned=True)
+        stack.callback(gcp.close)
+        rest = stack.enter_context(Rest(gcp))
+        lambda_cloud = stack.enter_context(LambdaEmulator(at / "lambda"))
+        env = runpod.env() | modal.env() | rest.environ | lambda_cloud.env()
+        env |= {"VLLM_ANYWHERE_VASTAI_URL": vastai.url, VARIABLE: str(gcp.folder)}
+        env = {name: value for name, value in env.items() if name not in KEYS}
+        clouds = Clouds(runpod, vastai, modal, gcp, lambda_cloud, env)
+        yield clouds
+        assert clouds.violations() == []
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory, pulumi_cli: str, clouds: Clouds) -> Iterator[Checkout]:
+    at = tmp_path_factory.mktemp("docs")
+    path = [str(ROOT / "tests/doubles/gcp/bin"), str(Path(pulumi_cli).parent), os.environ["PATH"]]
+    checkout = Checkout.create(at, os.pathsep.join(path), clouds.env)
+    yield checkout
+    checkout.close()
+
+
+def prelude(page: str) -> str:
+    """What a reader of the page has done before."""
+    if page in FROM_A_CLONE:
+        return ""
+    return "source tools/env.sh" if page.startswith("docs/platforms/") else f"source tools/env.sh\n{UP}"
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, marks=SLOW if page in HEAVY else QUICK) for page in pages()])
+def test_every_command_of_a_page_works_and_prints_what_the_page_shows(
+    page: str, checkout: Checkout, clouds: Clouds
+) -> None:
+    before = clouds.rented()
+    shell = checkout.shell(prelude(page), clouds.replaced, typed=f"{clouds.runpod.key}\n")
+    for block in blocks_of(page):
+        if not block.not_run:
+            shell.run(block)
+    assert clouds.rented() <= before, "the page leaves something behind that bills"
+
+
+def test_few_blocks_are_not_run_and_each_says_why() -> None:
+    skipped = [block for page in pages() for block in blocks_of(page) if block.not_run]
+    assert len(skipped) == NOT_RUN, "\n".join(f"{block}{block.not_run}" for block in skipped)
+
+
+def test_output_may_have_other_widths_and_stands_together() -> None:
+    output = "Total   $1.20\n\n  an hour\n  a month, as of 2026-01-02\n"
+    assert shows(output, "Total $1.20\nan hour\n")
+    assert shows(output, "a month, as of ...")
+    assert not shows(output, "Total $1.20\na month, as of ...")
+    assert not shows(output, "Total $1.21")
