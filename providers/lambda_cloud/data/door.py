@@ -29,10 +29,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         file = FILES.get(self.path)
         length = int(self.headers.get("Content-Length") or 0)
+        # Read whoever sends it: a refusal with the rest still on its way is a broken connection to the other side.
+        sent = self.rfile.read(min(length, LONGEST))
         if not self.allowed() or file is None or length > LONGEST:
             return self.answer(404, "")
         try:
-            lines = [f"{name}={value}" for name, value in json.loads(self.rfile.read(length)).items()]
+            lines = [f"{name}={value}" for name, value in json.loads(sent).items()]
         except (ValueError, AttributeError):
             return self.answer(400, "no JSON object")
         if any("\n" in line or "\r" in line for line in lines):
