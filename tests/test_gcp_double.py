@@ -35,6 +35,7 @@ def stack(project: Project) -> Iterator[Stack]:
     stack.close()
 
 
+@pytest.mark.slow
 def test_a_vm_is_made_and_serves_with_the_key_out_of_secret_manager_and_ends_with_destroy(stack: Stack) -> None:
     stack.cloud.fail(disabled_apis=["compute.googleapis.com"])
     assert "+ 9 to create" in stack.project.preview()

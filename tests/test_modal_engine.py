@@ -166,6 +166,7 @@ def test_limits_that_somebody_changed_are_drift_that_up_repairs(project: Project
     project.preview("--expect-no-changes", "--refresh")
 
 
+@pytest.mark.slow
 def test_a_running_app_can_be_imported(project: Project, modal: ModalEmulator) -> None:
     project.up()
     (first,) = app_ids(modal)

@@ -75,6 +75,7 @@ def test_a_new_pod_that_never_answers_leaves_the_old_one_serving_and_what_to_do_
     assert stage.existing() == set()
 
 
+@pytest.mark.slow
 def test_refresh_sees_a_pod_that_was_deleted_or_stopped_by_hand(stage: Stage) -> None:
     stage.up()
     first, key = stage.server()["id"], stage.key()
@@ -109,6 +110,7 @@ def test_switching_from_local_to_runpod_and_back_leaves_no_gap(stage: Stage) -> 
     assert stage.existing() == set()
 
 
+@pytest.mark.slow
 def test_the_key_is_in_runpods_secret_store_and_nowhere_in_clear(stage: Stage) -> None:
     stage.runpod.options(has_secrets_api=True)
     printed = [stage.project.preview("--diff"), stage.up()]

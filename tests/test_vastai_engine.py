@@ -124,6 +124,7 @@ def test_refresh_sees_what_happened_and_up_repairs_it(stage: Stage, event: str) 
     assert question(stage.project.outputs())
 
 
+@pytest.mark.slow
 def test_five_offers_that_vanish_do_not_keep_it_from_being_up(stage: Stage) -> None:
     stage.market.vanish(5)
     stage.project.up()
@@ -232,6 +233,7 @@ class Watch:
                 self.first_failure = min(self.first_failure, at)
 
 
+@pytest.mark.slow
 def test_an_instance_that_was_rented_elsewhere_can_be_imported(stage: Stage) -> None:
     stage.project.up()
     [id] = stage.ids
