@@ -42,6 +42,7 @@ function draw(id, traces, layout, description) {
   const place = document.getElementById(id);
   place.setAttribute("role", "img");
   place.setAttribute("aria-label", description);
+  place.style.minHeight = `${layout.height}px`;
   if (!window.Plotly) return;
   const hue = hues();
   const axis = { gridcolor: hue.line, linecolor: hue.soft, zeroline: false, automargin: true, fixedrange: true };

@@ -47,7 +47,7 @@ function showFit() {
   const length = data.spec.model.max_len;
   byId("fit-lead").textContent =
     `The model and the conversations it is having must fit into the GPU's memory. ` +
-    `This deployment allows requests of up to ${count(length)} tokens. ${good.length} of the GPUs on offer hold it.`;
+    `This deployment allows requests of up to ${count(length)} tokens. GPUs on offer that hold it: ${good.length}.`;
   const columns = [
     { head: "GPU" },
     { head: "memory, GiB", n: true },
@@ -146,10 +146,11 @@ function showPrices() {
   const byPlatform = new Map();
   for (const offer of data.offers) {
     const found = byPlatform.get(offer.platform) ?? byPlatform.set(offer.platform, new Map()).get(offer.platform);
-    for (const rate of offer.rates)
-      (found.get(rate) ?? found.set(rate, new Set()).get(rate)).add(offer.kind === "vm" ? offer.sku : offer.gpu);
+    const vm = [offer.sku, offer.region].filter(Boolean).join(" ");
+    const name = `${offer.kind === "vm" ? vm : `${offer.gpu} ${offer.kind}`}${offer.spot ? ", interruptible" : ""}`;
+    for (const rate of offer.rates) (found.get(rate) ?? found.set(rate, new Set()).get(rate)).add(name);
   }
-  const of = (names) => [...names].slice(0, 3).join(", ") + (names.size > 3 ? ` and ${names.size - 3} more` : "");
+  const of = (names) => [...names].slice(0, 3).join("; ") + (names.size > 3 ? ` and ${names.size - 3} more` : "");
   const dated = (day) => (day ? `${day}, ${duration(daysBetween(day, data.date))} before this report` : "no date");
   const columns = [
     { head: "what", wide: true },
