@@ -26,6 +26,16 @@ from tools.setup import fingerprint
 
 _MARK = re.compile(r"<!-- (?P<kind>not run|runs until): (?P<text>[^>]+) -->")
 _LIMIT_S = 300.0
+_READER = """
+pulumi() {
+    case "$*" in
+        *--yes* | *--preview-only*) command pulumi "$@" ;;
+        "up "* | "destroy "* | "refresh "* | "import "*) command pulumi "$@" --yes ;;
+        *) command pulumi "$@" ;;
+    esac
+}
+"""
+"""The reader says yes where Pulumi asks."""
 _COPIED = ("infra", "ops", "providers", "serving", "tools", "docs", "stacks")
 _MINE = shutil.ignore_patterns("Pulumi.local.yaml", "Pulumi.dev.yaml")
 
@@ -108,7 +118,6 @@ class Checkout:
                 "PATH": path,
                 "LANG": "C.UTF-8",
                 "COLUMNS": "120",
-                "PULUMI_SKIP_CONFIRMATIONS": "true",
                 "PYTHONPATH": str(folder),
                 **env,
             },
@@ -157,7 +166,7 @@ class Shell:
         for placeholder, value in self._replaced.items():
             commands = commands.replace(placeholder, value)
         keep = f"{{ declare -px; echo cd \"'$PWD'\"; }} >{self._kept}"
-        script = f"source {self._kept}\nset -eo pipefail\n{commands}\n{{ set +e; }} 2>/dev/null\n{keep}\n"
+        script = f"source {self._kept}\n{_READER}\nset -eo pipefail\n{commands}\n{{ set +e; }} 2>/dev/null\n{keep}\n"
         status, output = self._until(script, block.until) if block.until else self._to_the_end(script)
         assert status == 0, f"{block}exit status {status}\n{output}"
         assert not block.prints or shows(output, block.prints), f"{block}prints something else:\n{output}"
