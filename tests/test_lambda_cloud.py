@@ -239,7 +239,8 @@ def test_new_keys_are_handed_to_the_instance_that_serves(world: World, taken: li
     taken.clear()
     new = INPUTS.model_copy(update={"api_key": SecretStr("sk-new"), "previous_key": SecretStr(KEY)})
     assert SERVER.update(context(), made.id, made.outputs, INPUTS, new).id == made.id
-    assert taken == [("/keys", {"VLLM_API_KEY": "sk-new", "ANYWHERE_PREVIOUS_KEY": KEY})]
+    assert taken[0] == ("/keys", {"VLLM_API_KEY": "sk-new", "ANYWHERE_PREVIOUS_KEY": KEY})
+    assert taken[1][1]["VLLM_API_KEY"] == "sk-new", "a server that starts anew takes it too"
     assert not {"api_key", "previous_key"} & SERVER.replace_on
 
 
@@ -269,6 +270,13 @@ def test_an_instance_whose_door_stays_shut_keeps_its_id_and_says_what_it_costs(
     made = SERVER.create(context(), INPUTS.model_copy(update={"timeout_s": 60}))
     assert made.id in world.emulator.instances
     assert "has not taken its secrets after 60 s: the door does not answer. It is billed" in made.problem
+    monkeypatch.undo()
+    handed: list[str] = []
+    monkeypatch.setattr(Door, "put", lambda self, path, values: handed.append(path))
+    for name, value in world.emulator.env().items():
+        monkeypatch.setenv(name, value)
+    assert SERVER.update(context(), made.id, made.outputs, INPUTS, INPUTS).problem == ""
+    assert handed == ["/keys", "/env"]
 
 
 def test_too_many_requests_are_waited_for(world: World) -> None:

@@ -92,12 +92,7 @@ def rent(cloud: Lambda, context: Context, order: Order) -> tuple[LambdaInstance,
     if ceiling is not None and usd > ceiling:
         give_back(cloud, context, one.id, order.label)
         raise PlatformError(f"instance {one.id} bills ${usd} an hour, more than ${ceiling}; it was given back")
-    return _furnished(cloud, context, order, one)
-
-
-def hand_over_keys(door: Door, order: Order) -> None:
-    """Let other API keys count, from the next request on."""
-    door.put("/keys", order.keys)
+    return furnish(cloud, context, order, one)
 
 
 def give_back(cloud: Lambda, context: Context, id: str, label: str) -> None:
@@ -204,17 +199,22 @@ def _ssh_key(cloud: Lambda, wanted: str) -> str:
     return wanted or NOBODY
 
 
-def _furnished(cloud: Lambda, context: Context, order: Order, one: LambdaInstance) -> tuple[LambdaInstance, str]:
-    """The instance once it has its secrets, or what kept it from that."""
+def furnish(cloud: Lambda, context: Context, order: Order, one: LambdaInstance) -> tuple[LambdaInstance, str]:
+    """Hand the order's secrets over, to an instance that boots or to one that serves already.
+
+    Returns it once it has them, or with what kept it from that.
+    """
     begun, pause = context.clock(), 0.5
     ways = "It is billed: `pulumi up` tries again, `pulumi destroy` ends it"
+    if not one.tag(DOOR_TAG):
+        return one, f"instance {one.id} has no door to hand its secrets over. {ways}"
     while True:
         if one.status not in ("booting", "active"):
             return one, f"instance {one.id} is {one.status}. {ways}"
         why = "it boots"
         if one.status == "active" and one.ip:
             try:
-                _furnish(door_of(cloud.key, one), order, one.ip, context)
+                _hand_over(door_of(cloud.key, one), order, one.ip, context)
                 return one, ""
             except PlatformError as error:
                 why = str(error)
@@ -229,8 +229,8 @@ def _furnished(cloud: Lambda, context: Context, order: Order, one: LambdaInstanc
         one = found
 
 
-def _furnish(door: Door, order: Order, ip: str, context: Context) -> None:
-    """Keys first: the server starts when both files are there."""
+def _hand_over(door: Door, order: Order, ip: str, context: Context) -> None:
+    """Keys first, which count at once; a server that does not run yet starts when it has both."""
     server = issue(order.authority, order.server_name, [ip], now=context.now())
     environment = start_env(
         api_key=order.api_key,
@@ -238,7 +238,7 @@ def _furnish(door: Door, order: Order, ip: str, context: Context) -> None:
         tls_cert=one_line(server.cert_pem),
         hf_token=order.hf_token,
     )
-    hand_over_keys(door, order)
+    door.put("/keys", order.keys)
     door.put("/env", environment)
 
 

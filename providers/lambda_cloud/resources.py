@@ -98,16 +98,14 @@ class Instance(NativeResource[InstanceInputs, InstanceOutputs]):
     def update(
         self, context: Context, id: str, outputs: InstanceOutputs, old: InstanceInputs, new: InstanceInputs
     ) -> Created[InstanceOutputs]:
-        from providers.lambda_cloud.door import door_of
-        from providers.lambda_cloud.rent import hand_over_keys
+        from providers.lambda_cloud.rent import furnish
 
         cloud = _cloud(context)
         one = cloud.get(id)
         if one is None:
             raise PlatformError(f"instance {id} is gone; `pulumi refresh`, then `pulumi up` rents another one")
-        if (old.api_key, old.previous_key) != (new.api_key, new.previous_key):
-            hand_over_keys(door_of(cloud.key, one), _order(context, new))
-        return Created(id, _outputs(one))
+        one, problem = furnish(cloud, context, _order(context, new), one)
+        return Created(id, _outputs(one), problem)
 
     def delete(self, context: Context, id: str, outputs: InstanceOutputs) -> None:
         self.delete_in(_cloud(context), context, id, outputs.label)
