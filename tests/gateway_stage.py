@@ -221,7 +221,7 @@ def asked(outputs: Mapping[str, Any], stream: bool = False, **more: Any) -> tupl
     body = {"model": outputs["model"], "messages": [{"role": "user", "content": "Count."}], "stream": stream}
     headers = {"Authorization": f"Bearer {outputs['api_key']}", **more.pop("headers", {})}
     with httpx.stream(
-        "POST", f"{outputs['endpoint']}/chat/completions", json={**body, **more}, headers=headers, timeout=60
+        "POST", f"{outputs['endpoint']}/chat/completions", json={**body, **more}, headers=headers, timeout=120
     ) as answer:
         text = answer.read().decode()
         assert answer.status_code == 200, f"HTTP {answer.status_code}: {text[:500]}"
@@ -268,7 +268,7 @@ class Load:
                     self.failed.append(f"{server} said {said!r}, streaming: {stream}")
                 self.served.append(server)
 
-    def reaches(self, server: str, within_s: float = 60.0) -> None:
+    def reaches(self, server: str, within_s: float = 120.0) -> None:
         """Wait until a request that was begun after this was served by that server."""
         seen = len(self.served)
         begun = time.monotonic()

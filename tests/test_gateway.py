@@ -279,7 +279,9 @@ def test_a_broken_answer_is_taken_up_where_it_was_and_only_where_that_can_be_don
     def again(body: dict[str, Any], said: str = "one two ") -> dict[str, Any] | None:
         return hooks.continuation({"proxy_server_request": {"body": body}}, said, 2)
 
-    found = again(chat(max_tokens=10, temperature=0, stream=True))
+    # What LiteLLM 1.106 adds to a request's body.
+    notes = {"metadata": {}, "litellm_call_id": "x", "_litellm_strip_stream_usage": True}
+    found = again(chat(max_tokens=10, temperature=0, stream=True, **notes))
     assert found and found["messages"][-1] == {"role": "assistant", "content": "one two "}
     assert (found["max_tokens"], found["temperature"]) == (8, 0)
     assert found["extra_body"] == {"continue_final_message": True, "add_generation_prompt": False}

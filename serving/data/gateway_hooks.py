@@ -72,7 +72,7 @@ REPEATED = (
 """Parameters that a request may have whose answer another server can take up."""
 BREAKS = 4
 """How often one answer may break and be taken up again."""
-IGNORED = {"model", "messages", "stream", "n", "metadata", "litellm_metadata", "tools", "functions", "logprobs"}
+IGNORED = {"model", "messages", "stream", "n", "metadata", "tools", "functions", "logprobs"}
 
 
 def continuation(data: Mapping[str, Any], said: str, chunks: int) -> dict[str, Any] | None:
@@ -82,7 +82,9 @@ def continuation(data: Mapping[str, Any], said: str, chunks: int) -> dict[str, A
     """
     body = (data.get("proxy_server_request") or {}).get("body") or {}
     refused = body.get("tools") or body.get("functions") or body.get("logprobs") or (body.get("n") or 1) != 1
-    other = set(body) - set(REPEATED) - IGNORED
+    # LiteLLM keeps notes of its own in the body.
+    theirs = {name for name in body if name.startswith(("litellm_", "_litellm_"))}
+    other = set(body) - theirs - set(REPEATED) - IGNORED
     if not said or not body.get("messages") or refused or other:
         return None
     kept = {name: body[name] for name in REPEATED if name in body}

@@ -18,7 +18,6 @@ from typing import Any
 import guard  # pyright: ignore[reportMissingImports]
 
 GUARDED = {
-    ("GET", "/metrics"),
     ("GET", "/v1/models"),
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
