@@ -6,13 +6,13 @@ The platforms are emulated; what a page calls `local` is a real server. Pages sh
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from docs_runner import Checkout, blocks_of, pages, shows
+from docs_runner import Block, Checkout, blocks_of, pages, shows
 from emulators.lambda_cloud import LambdaEmulator
 from emulators.modal import ModalEmulator
 from emulators.modal.emulator import TOKEN
@@ -37,12 +37,16 @@ HEAVY = {
     "docs/platforms/gcp.md",
     "docs/platforms/lambda.md",
     "docs/platforms/modal.md",
+    "docs/platforms/runpod.md",
+    "docs/platforms/vastai.md",
     "docs/replicas.md",
     "docs/security.md",
     "docs/switch-provider.md",
     "docs/watch.md",
 }
 """Pages whose stories other tests of the default run tell too."""
+
+BILLS = [page for page in pages() if page.startswith("docs/platforms/") and page in HEAVY]
 
 FROM_A_CLONE = {"README.md", "CONTRIBUTING.md", "docs/getting-started.md"}
 """Pages that begin with `make up`, in a shell that knows of nothing."""
@@ -140,11 +144,23 @@ def test_every_command_of_a_page_works_and_prints_what_the_page_shows(
     page: str, checkout: Checkout, clouds: Clouds
 ) -> None:
     before = clouds.rented()
+    read(blocks_of(page), page, checkout, clouds)
+    assert clouds.rented() <= before, "the page leaves something behind that bills"
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, marks=QUICK) for page in BILLS])
+def test_the_bill_on_a_platforms_page_is_what_its_preview_prints(page: str, checkout: Checkout, clouds: Clouds) -> None:
+    blocks = [block for block in blocks_of(page) if not block.not_run]
+    (bill, *_) = (at for at, block in enumerate(blocks) if "a month " in block.prints)
+    read(blocks[: bill + 1], page, checkout, clouds)
+
+
+def read(blocks: Sequence[Block], page: str, checkout: Checkout, clouds: Clouds) -> None:
+    """Run blocks of a page in one shell."""
     shell = checkout.shell(prelude(page), clouds.replaced, typed=f"{clouds.runpod.key}\n")
-    for block in blocks_of(page):
+    for block in blocks:
         if not block.not_run:
             shell.run(block)
-    assert clouds.rented() <= before, "the page leaves something behind that bills"
 
 
 def test_few_blocks_are_not_run_and_each_says_why() -> None:
