@@ -33,6 +33,7 @@ class Endpoint:
         url: OpenAI base URL, ending in /v1.
         sleeps: whether it scales with its traffic, so that a scrape would wake a worker and bill it.
         ca_pem: its own certificate authority, "" for the public ones.
+        servers: the URLs of all servers by their names, where there are several.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Endpoint:
     provider: str = ""
     ca_pem: str = ""
     sleeps: bool = False
+    servers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
@@ -118,17 +120,23 @@ def _job(one: Endpoint) -> dict[str, Any]:
 
 
 def _target(one: Endpoint) -> str:
-    url = urlsplit(one.url)
+    groups = [_group(one, url, {"server": name}) for name, url in one.servers.items()] or [_group(one, one.url, {})]
+    return json.dumps(groups, indent=2) + "\n"
+
+
+def _group(one: Endpoint, address: str, more: Mapping[str, str]) -> dict[str, Any]:
+    url = urlsplit(address)
     port = url.port or (443 if url.scheme == "https" else 80)
     host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
     labels = {
         "job": ENDPOINT_JOB,
         "stack": one.name,
+        **more,
         **({"provider": one.provider} if one.provider else {}),
         "__scheme__": url.scheme,
         "__metrics_path__": url.path.rstrip("/").removesuffix("/v1") + "/metrics",
     }
-    return json.dumps([{"targets": [f"{host}:{port}"], "labels": labels}], indent=2) + "\n"
+    return {"targets": [f"{host}:{port}"], "labels": labels}
 
 
 def _yaml(content: Mapping[str, Any]) -> str:

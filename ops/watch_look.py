@@ -190,7 +190,7 @@ def look(name: str, run: Run, probe: Ask, market: Market, now: Callable[[], date
         stack=name,
         at=now(),
         probe=_probe(stack, spec, probe, wake=wake),
-        drift=None if steps is None else tuple(drifts(steps)),
+        drift=None if steps is None else tuple(drifts(steps, stack.servers() if stack else ("server",))),
         spot=bool(spec and spec.hardware.spot),
         created_at=began(steps or ()),
         ttl_hours=spec.budget.ttl_hours if spec else None,
@@ -230,19 +230,21 @@ def _probe(stack: Stack | None, spec: DeploymentSpec | None, probe: Ask, *, wake
     return None if may_sleep(stack, spec) and not wake else probe(stack)
 
 
-def drifts(steps: Sequence[Shown]) -> Iterator[Drift]:
+def drifts(steps: Sequence[Shown], told: Iterable[str] = ("server",)) -> Iterator[Drift]:
     """What the providers' read found to be otherwise than state has it, or than it is meant to be.
 
     What a resource puts out follows from what it is; of that, only whether it runs counts. A refresh that somebody ran
-    before has put what it found into state: a status that isn't the one that `up` makes, or no server at all.
+    before has put what it found into state: a status that isn't the one that `up` makes, or no such server at all.
+    `told` are the servers that the stack's outputs tell of.
     """
     for step in steps:
         if step.op == "delete":
             yield Drift(step.name, step.type, gone=True)
         elif changed := _changed(step):
             yield Drift(step.name, step.type, changes=changed)
-    if any(step.type == DEPLOYMENT for step in steps) and not any(serves(step.name) for step in steps):
-        yield Drift("server", "", gone=True)
+    if any(step.type == DEPLOYMENT for step in steps):
+        there = {step.name for step in steps if serves(step.name)}
+        yield from (Drift(name, "", gone=True) for name in told if name not in there)
 
 
 def _changed(step: Shown) -> dict[str, tuple[Any, Any]]:

@@ -20,9 +20,12 @@ from hypothesis import strategies as st
 from ops.bench_target import target
 from ops.client import ChatClient, Health
 from ops.logs import logs
+from ops.monitor import of_stack
+from ops.monitor_files import monitor_files
 from ops.servers import health_of, of_each, probe_of
 from ops.stack import OpsError, Stack
 from ops.status import status
+from ops.watch_look import Shown, drifts
 from providers.base import Declaration, Declared, Ref, Text
 from providers.replicas import created, hardware, replicas, resources, turns
 from serving.watching import Probe
@@ -189,6 +192,26 @@ def test_the_status_names_the_server_that_does_not_answer() -> None:
         ("server", True),
         ("server-2", True),
         ("server-3", True),
+    ]
+
+
+def test_a_watch_misses_the_server_that_a_refresh_has_taken_out_of_state() -> None:
+    urn = "urn:pulumi:dev::shop::vllm-anywhere:index:Deployment"
+    steps = [
+        Shown(op="refresh", urn=f"{urn}::deployment"),
+        *(Shown(op="refresh", urn=f"{urn}$vllm-anywhere:fake:Instance::{name}") for name in ("server", "server-3")),
+    ]
+    assert [(one.resource, one.gone) for one in drifts(steps, STACK.servers())] == [("server-2", True)]
+    assert list(drifts(steps)) == []
+    assert [one.resource for one in drifts(steps[:1])] == ["server"]
+
+
+def test_prometheus_scrapes_every_server_under_its_name() -> None:
+    groups = json.loads(monitor_files([of_stack(STACK)])["targets/dev.json"].text)
+    assert [(one["targets"], one["labels"]["server"]) for one in groups] == [
+        (["127.0.0.1:1"], "server"),
+        (["127.0.0.1:2"], "server-2"),
+        (["127.0.0.1:3"], "server-3"),
     ]
 
 
