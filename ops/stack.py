@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -109,12 +110,15 @@ def pulumi_command(args: Sequence[str], env: Mapping[str, str] | None = None) ->
     """
     if shutil.which("pulumi") is None:
         raise OpsError("there is no `pulumi` on PATH; `source tools/env.sh` in the checkout puts it there")
+    # What is to be done without a question says `--yes` itself; by the variable, the CLI takes every command to say it,
+    # and refuses `refresh --preview-only`.
+    kept = {name: value for name, value in (env or os.environ).items() if name != "PULUMI_SKIP_CONFIRMATIONS"}
     return subprocess.run(
         ["pulumi", *args, "--non-interactive"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        env=env,
+        env=kept,
         check=False,
     )

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from engine import Project, answers
 
+from ops.stack import pulumi_command
 from ops.status import status_of_all
 from ops.watch import add_watch, watch
+from ops.watch_look import look, request
 
 pytestmark = pytest.mark.engine
 
@@ -72,6 +74,16 @@ def of_all(cli: Cli) -> tuple[int, bool]:
 def kill(project: Project) -> None:
     (pid,) = project.servers()
     os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_user_who_skips_confirmations_is_looked_after_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.up()
+    for name, value in (project.env | {"PULUMI_SKIP_CONFIRMATIONS": "true"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("ops.stack.ROOT", project.folder)
+    known = look("test", pulumi_command, request, lambda _: [], lambda: datetime.now(UTC), wake=False)
+    assert known and known.seen.unknown == ()
 
 
 def test_a_killed_server_is_reported_and_only_heal_repairs_it(project: Project) -> None:
