@@ -393,7 +393,8 @@ def _unplaced(platform: str, region: str, wanted: tuple[str, ...], placed: bool)
 
 def _evidence(platform: str, tier: str, given: str, places: Sequence[_Spot]) -> str:
     """What vouches for a place: the offer's own evidence, or what the platform publishes."""
-    said = _VOUCHED.get(platform, "") if tier == "secure" else f"{title(platform)} says so of the host"
+    region = f"a region of {title(platform)}"
+    said = _VOUCHED.get(platform, region) if tier == "secure" else f"{title(platform)} says so of the host"
     sources = ", ".join(dict.fromkeys(spot.url for spot in places if spot.url))
     evidence = given or (f"{said} ({sources})" if said and sources else said)
     return f"{evidence}; {_MODAL_ROUTES}" if platform == "modal" else evidence
