@@ -116,7 +116,8 @@ class Gateway(pulumi.ComponentResource):
         )
         shown = key.urn.apply(lambda _: pulumi.info(gateway_report(spec, wired.model, wired.upstreams), resource=self))
         proxy = _native(
-            "proxy",
+            # What a deployment is served by has this name, for the commands that look for it.
+            "server",
             "gateway:Proxy",
             {
                 "model": wired.model,

@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(bool(missing()), reason="LiteLLM is not installed"),
 ]
 PROXY = "vllm-anywhere:gateway:Proxy"
-PROXY_URN = f"urn:pulumi:test::vllm-anywhere::vllm-anywhere:index:Deployment${PROXY}::proxy"
+PROXY_URN = f"urn:pulumi:test::vllm-anywhere::vllm-anywhere:index:Deployment${PROXY}::server"
 API_SECRET = "sk-ant-" + "x7Q9" * 6
 ROUTES = [line.split(" ", 1) for line in (ROOT / "tests/data/litellm_routes.txt").read_text().splitlines()]
 OPEN = {
@@ -251,7 +251,7 @@ def test_a_moved_stack_changes_the_gateway_in_place_without_a_failed_request(sta
         while not moved.asked:
             time.sleep(0.02)
     assert load.failed == []
-    assert "proxy updated" in text
+    assert "Proxy server updated" in text
     after = project.outputs()
     assert (after["endpoint"], after["api_key"]) == (before["endpoint"], before["api_key"])
     left.kill()
@@ -282,7 +282,7 @@ def test_refresh_sees_a_killed_gateway_and_up_starts_it_again_at_its_address(sta
     while gateways(project):
         time.sleep(0.02)
     text = project.refresh()
-    assert re.search(r"gateway:Proxy proxy .*status", text), text
+    assert re.search(r"gateway:Proxy server .*status", text), text
     project.up()
     after = project.outputs()
     assert after["endpoint"] == before["endpoint"]
@@ -295,7 +295,7 @@ def test_import_adopts_a_running_gateway(stage: Stage) -> None:
     (proxy,) = project.resources(PROXY)
     project.pulumi("state", "delete", PROXY_URN, "--target-dependents", "--yes", "-s", "test")
     project.pulumi(
-        *("import", PROXY, "proxy", proxy["id"], "--parent", f"deployment={DEPLOYMENT}"),
+        *("import", PROXY, "server", proxy["id"], "--parent", f"deployment={DEPLOYMENT}"),
         *("--protect=false", "--generate-code=false", "--yes", "-s", "test"),
     )
     project.up()
@@ -324,7 +324,7 @@ def test_destroy_leaves_nothing_of_the_gateway_and_the_stacks_alone(stage: Stage
     project = stage.project
     project.destroy()
     assert gateways(project) == []
-    assert not list((project.folder / "state").rglob("*.*"))
+    assert not list((project.folder / "state/local").rglob("*.*"))
     for server in stage.servers:
         assert httpx.get(f"{server.url}/models", timeout=5).is_success
 
