@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -305,11 +306,19 @@ def test_import_adopts_a_running_gateway(stage: Stage) -> None:
 
 def test_the_projects_own_commands_work_on_a_gateway(stage: Stage) -> None:
     project = stage.project
-    env = {**project.env, "PATH": f"{project.folder / '.venv/bin'}{os.pathsep}{project.env['PATH']}"}
+    # In the project's folder, not in the checkout that its packages are linked from.
+    program = (
+        "import pathlib, ops.cli, ops.stack; ops.stack.ROOT = pathlib.Path.cwd(); raise SystemExit(ops.cli.main())"
+    )
 
     def command(*args: str) -> str:
         done = subprocess.run(
-            ["vllm-anywhere", *args], cwd=project.folder, env=env, capture_output=True, text=True, check=False
+            [sys.executable, "-c", program, *args],
+            cwd=project.folder,
+            env=project.env,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
