@@ -26,6 +26,8 @@ GUARDED = {
 }
 KEPT = (b"x-litellm-model-id", b"x-litellm-response-cost", b"x-litellm-attempted-retries", b"x-litellm-version")
 """What answers say of the gateway; the rest of LiteLLM's headers has addresses and error texts of the servers."""
+LAST_S = 2
+"""Seconds between the last connection that is taken and the end of those on which nothing is under way."""
 DRAIN_S = 120
 """Seconds that requests under way may take once this process has to end."""
 
@@ -76,6 +78,10 @@ def main() -> None:
         if not answering:
             # Whoever started this has gone before it answered.
             os._exit(1)
+        # uvicorn closes connections whose request it has not read yet; those that it took last get a moment for that.
+        for one in answering[0].servers:
+            one.get_loop().call_soon_threadsafe(one.close)
+        threading.Event().wait(LAST_S)
         answering[0].should_exit = True
 
     # LiteLLM takes seconds to be imported, and nobody may be left by then.
