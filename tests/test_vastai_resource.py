@@ -20,6 +20,7 @@ from providers.vastai import client
 from providers.vastai.client import log_tail
 from providers.vastai.pricing import rented_under
 from providers.vastai.resources import Instance, InstanceInputs, InstanceOutputs
+from serving.offers import Offer
 from serving.rented import from_output
 
 LABEL = "shop/dev/server/1"
@@ -327,10 +328,15 @@ def test_it_tells_what_it_rents_at_the_prices_that_are_billed(story: Story) -> N
 
 
 def test_what_a_stack_rents_is_found_by_its_label_alone(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert rented_under("shop/dev/") is None
+    def rented(label: str) -> Offer | None:
+        # It asks by the real clock, and the story's slots are by its own.
+        monkeypatch.setattr("providers.vastai.client._SLOTS", {})
+        return rented_under(label)
+
+    assert rented("shop/dev/") is None
     story.create()
-    found = rented_under("shop/dev/")
+    found = rented("shop/dev/")
     assert found is not None and (found.gpu, str(found.rates[0].unit_price)) == ("RTX 4090", "0.31")
-    assert rented_under("shop/de/") is None
+    assert rented("shop/de/") is None
     monkeypatch.delenv("VAST_API_KEY")
-    assert rented_under("shop/dev/") is None
+    assert rented("shop/dev/") is None
