@@ -19,19 +19,6 @@ STATE = "gateway.json"
 CHANGED = signal.SIGHUP
 """Says that the folder's files have changed."""
 
-LITELLM: Mapping[str, str] = {
-    # Else it fetches its own price list at each start.
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "LITELLM_MODE": "PRODUCTION",
-    "DISABLE_ADMIN_UI": "True",
-    "NO_DOCS": "True",
-    "NO_REDOC": "True",
-    "NO_OPENAPI": "True",
-    "LITELLM_LOG": "ERROR",
-    "PYTHONUNBUFFERED": "1",
-}
-"""How LiteLLM is told to do what the gateway needs and nothing else."""
-
 
 def litellm_python() -> str:
     """The interpreter of the environment that LiteLLM is installed in, whose packages don't go with the project's."""

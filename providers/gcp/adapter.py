@@ -93,7 +93,7 @@ class GcpAdapter:
     def resources(self, ask: Ask, offer: Offer) -> Declared:
         spec, options = ask.spec, _options(ask)
         card = gpu(offer.gpu)
-        choice = Choice(offer.sku, card, offer.region, _zones(ask, offer.gpu, offer.region))
+        choice = Choice(offer.sku, offer.region, _zones(ask, offer.gpu, offer.region), card)
         half = card.compute_capability < BF16_SINCE
         return Declared(
             resources=declarations(spec, options, choice, half=half, hf_token=HF_TOKEN.key in ask.secrets),

@@ -48,12 +48,7 @@ class Boot:
 
 def startup_script(boot: Boot) -> Text:
     """The script; the names of secret versions and the certificate are known only once those exist."""
-    refs: list[Ref] = []
-
-    def slot(ref: Ref) -> str:
-        refs.append(ref)
-        return f"\0{len(refs) - 1}\0"
-
+    slot = Slots()
     sources = [f"={slot(boot.keys)}/versions/latest", *(f"{name}={slot(ref)}" for name, ref in boot.secrets.items())]
     if boot.certificate is not None:
         sources.append(f"{TLS_CERT}=@tls.pem")
@@ -70,21 +65,36 @@ def startup_script(boot: Boot) -> Text:
         "settings": settings,
         "start_script": boot.script,
         "certificate": slot(boot.certificate) if boot.certificate is not None else "",
-        "fetch_py": _data("fetch.py"),
-        "serve_sh": _data("serve.sh"),
-        "keys_sh": _data("keys.sh"),
-        "vllm_unit": _data("vllm-anywhere.service"),
-        "keys_unit": _data("vllm-anywhere-keys.service"),
+        "fetch_py": data("fetch.py"),
+        "serve_sh": data("serve.sh"),
+        "keys_sh": data("keys.sh"),
+        "vllm_unit": data("vllm-anywhere.service"),
+        "keys_unit": data("vllm-anywhere-keys.service"),
         "caddyfile": _caddyfile(boot) if boot.hostname else "",
-        "caddy_unit": _data("vllm-anywhere-caddy.service").replace("CADDY_IMAGE", CADDY_IMAGE),
+        "caddy_unit": data("vllm-anywhere-caddy.service").replace("CADDY_IMAGE", CADDY_IMAGE),
     }
-    functions = "".join(_function(name, text) for name, text in parts.items())
-    whole = f"#!/bin/bash\n{functions}{_data('startup.sh')}"
-    return Text(_template(whole, len(refs)), tuple(refs))
+    return slot.script(parts, "startup.sh")
+
+
+class Slots:
+    """Places in a script for what is known only once other resources exist."""
+
+    def __init__(self) -> None:
+        self._refs: list[Ref] = []
+
+    def __call__(self, ref: Ref) -> str:
+        self._refs.append(ref)
+        return f"\0{len(self._refs) - 1}\0"
+
+    def script(self, parts: Mapping[str, str], main: str) -> Text:
+        """A startup script: a function for each part, which prints it, and the file of `data/` that uses them."""
+        functions = "".join(_function(name, text) for name, text in parts.items())
+        whole = f"#!/bin/bash\n{functions}{data('common.sh')}{data(main)}"
+        return Text(_template(whole, len(self._refs)), tuple(self._refs))
 
 
 def _caddyfile(boot: Boot) -> str:
-    return _data("Caddyfile").replace("HOSTNAME", boot.hostname).replace("PORT", str(boot.port))
+    return data("Caddyfile").replace("HOSTNAME", boot.hostname).replace("PORT", str(boot.port))
 
 
 def _function(name: str, text: str) -> str:
@@ -103,5 +113,6 @@ def _template(text: str, count: int) -> str:
     return template
 
 
-def _data(name: str) -> str:
+def data(name: str) -> str:
+    """The text of a file of `data/`."""
     return files("providers.gcp").joinpath("data", name).read_text(encoding="utf-8")

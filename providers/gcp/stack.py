@@ -42,20 +42,35 @@ _LABELS = {"managed-by": "vllm-anywhere", "vllm-anywhere": SLUG}
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What the offer decided: machine type, GPU, region, and the zones in the order in which they are tried."""
+class Place:
+    """Machine type, region, and the zones in the order in which they are tried."""
 
     machine: str
-    gpu: Gpu
     region: str
     zones: tuple[str, ...]
+
+    @property
+    def attached(self) -> str:
+        """The GPU that has to be attached to the machine; "" for none."""
+        return ""
+
+
+@dataclass(frozen=True)
+class Choice(Place):
+    """What the offer decided."""
+
+    gpu: Gpu
+
+    @property
+    def attached(self) -> str:
+        return accelerator(self.gpu, self.machine)
 
 
 def declarations(
     spec: DeploymentSpec, options: GcpOptions, choice: Choice, *, half: bool, hf_token: bool = False
 ) -> tuple[Declaration, ...]:
     """Everything that is registered, each after what it refers to. `hf_token`: the stack config has one."""
-    made = _Maker(spec, options, choice, half, hf_token)
+    made = Maker(spec, options, choice, half, hf_token)
     server = made.group() if options.ha == "mig" else made.instance()
     return (made.name(), *made.apis(), *made.network(), *made.identity(), *made.secrets(), *server)
 
@@ -92,18 +107,20 @@ FOLLOW = {"tls": {"authorityPem": Ref("tls", "caPem"), "authorityKeyPem": Ref("t
 """All servers' certificates are by the first one's CA."""
 
 
-def searches_zones(spec: DeploymentSpec, options: GcpOptions, choice: Choice) -> bool:
+def searches_zones(spec: DeploymentSpec, options: GcpOptions, choice: Place) -> bool:
     """Whether `up` looks for a zone with capacity itself: nobody can reserve spot, and a group chooses by itself."""
     return options.find_zone and options.ha == "none" and not spec.hardware.spot and len(choice.zones) > 1
 
 
 @dataclass(frozen=True)
-class _Maker:
+class Maker:
+    """Declares the parts of a deployment. What runs on the VM is in methods that another kind of server has anew."""
+
     spec: DeploymentSpec
     options: GcpOptions
-    choice: Choice
-    half: bool
-    hf_token: bool
+    choice: Place
+    half: bool = False
+    hf_token: bool = False
 
     def name(self) -> Declaration:
         return Declaration("name", "vllm-anywhere:gcp:Name", {})
@@ -281,8 +298,7 @@ class _Maker:
     def _machine(self) -> dict[str, Any]:
         """What an instance and a template have in common."""
         options, choice = self.options, self.choice
-        attached = accelerator(choice.gpu, choice.machine)
-        gpus = [{"type": attached, "count": self.spec.hardware.gpu_count}] if attached else None
+        gpus = [{"type": choice.attached, "count": self.spec.hardware.gpu_count}] if choice.attached else None
         return {
             "machine_type": choice.machine,
             **({"guest_accelerators": gpus} if gpus else {}),
@@ -390,7 +406,7 @@ class _Maker:
         inputs: dict[str, Any] = {
             "zones": list(choice.zones),
             "machineType": choice.machine,
-            "accelerator": accelerator(choice.gpu, choice.machine),
+            "accelerator": choice.attached,
             "acceleratorCount": self.spec.hardware.gpu_count,
             "slug": HOST,
             "project": Ref("identity", "project"),
