@@ -1,23 +1,26 @@
-"""A gateway as Pulumi resources: Deployment > ApiKey > Proxy > Ready, wired to the stacks behind it."""
+"""A gateway as Pulumi resources: Deployment > ApiKey > Proxy or VM > Ready, wired to the stacks behind it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pulumi
 from pulumi.runtime import config as stack_config
 
-from infra.register import Native
-from providers.base import PlatformError
+from infra.register import refs_in, register, resolve
+from providers.base import KEY, PREVIOUS_KEY, Declaration, Declared, PlatformError, Ref
+from providers.market import prices
+from providers.replicas import replicas, resources
 from serving import NAMESPACE
 from serving.gateway import (
     API_KEY,
     API_KEY_NAME,
     SECTION,
     GatewayPlan,
+    GatewaySpec,
     Upstream,
     as_json,
     in_order,
@@ -26,10 +29,14 @@ from serving.gateway import (
     proxy_config,
     rule,
     served_name,
+    unreachable,
     upstream,
 )
 from serving.gateway_report import api_text, gateway_cost, gateway_report
 from serving.spec import Problem, SpecError
+
+SERVER = "server"
+"""What a deployment is served by has this name, for the commands that look for it."""
 
 
 def run() -> None:
@@ -62,18 +69,20 @@ def make_gateway(config: Mapping[str, str]) -> Wired:
 
     Raises:
         SpecError: the config is wrong, or a stack behind it isn't up.
-        PlatformError: there is no LiteLLM.
+        PlatformError: there is no LiteLLM on this machine, where it shall run.
     """
     from providers.gateway.client import missing
 
     plan = parse_gateway(config)
     found = [upstream(name, _outputs(name)) for name in plan.gateway.stacks]
-    if problems := [one for one in found if isinstance(one, Problem)]:
+    stacks = [one for one in found if isinstance(one, Upstream)]
+    problems = [one for one in found if isinstance(one, Problem)]
+    problems += [problem for one in stacks if (problem := unreachable(plan.gateway, one))]
+    if problems:
         raise SpecError(problems)
-    if why := missing():
+    if plan.gateway.on == "local" and (why := missing()):
         raise PlatformError(why)
-    ordered = in_order(plan.gateway, [one for one in found if isinstance(one, Upstream)])
-    return Wired(plan, tuple(ordered), served_name(plan.gateway, [one for one in found if isinstance(one, Upstream)]))
+    return Wired(plan, tuple(in_order(plan.gateway, stacks)), served_name(plan.gateway, stacks))
 
 
 def full_name(stack: str) -> str:
@@ -101,82 +110,99 @@ class Gateway(pulumi.ComponentResource):
         # The same type as any deployment's: commands find it by that.
         super().__init__(f"{NAMESPACE}:index:Deployment", "deployment")
         spec, plan = wired.plan.gateway, wired.plan
-        config = pulumi.Config(NAMESPACE)
-        own = config.get_secret("own_api_key")
-        key = _native(
-            "api-key",
-            "index:ApiKey",
-            {
-                "rotation": plan.api_key.rotation,
-                "keepPrevious": plan.api_key.keep_previous,
-                **({"own": own} if own else {}),
-            },
-            ("value", "previous"),
-            self,
-        )
-        shown = key.urn.apply(lambda _: pulumi.info(gateway_report(spec, wired.model, wired.upstreams), resource=self))
-        proxy = _native(
-            # What a deployment is served by has this name, for the commands that look for it.
-            "server",
-            "gateway:Proxy",
-            {
-                "model": wired.model,
-                "behind": [_behind(one) for one in wired.upstreams],
-                "api": api_text(spec),
-                "config": as_json(proxy_config(spec, wired.model, wired.upstreams)),
-                "rule": as_json(rule(spec, wired.model)),
-                "caPem": "\n".join(one.ca_pem.strip() for one in wired.upstreams if one.ca_pem),
-                "upstreamKeys": _keys(spec.stacks, config.get_secret(API_KEY) if spec.api else None),
-                "apiKey": key.value,  # pyright: ignore[reportAttributeAccessIssue]
-                "previousKey": key.previous,  # pyright: ignore[reportAttributeAccessIssue]
-                "port": spec.port,
-                "timeoutS": plan.ready.timeout_s,
-            },
-            ("endpoint", "run"),
-            self,
-        )
-        ready = _native(
-            "ready",
-            "index:Ready",
-            {
-                "endpoint": proxy.endpoint,  # pyright: ignore[reportAttributeAccessIssue]
-                "apiKey": key.value,  # pyright: ignore[reportAttributeAccessIssue]
-                "model": wired.model,
-                "platform": SECTION,
-                "serverId": proxy.id,
-                "run": proxy.run,  # pyright: ignore[reportAttributeAccessIssue]
-                "timeoutS": plan.ready.timeout_s,
-                **({} if plan.ready.wake else {"wake": False}),
-            },
-            ("timeToReadyS", "firstTokenS", "answeredAt"),
-            self,
-        )
+        cost = gateway_cost(spec, prices())
+        declared = _on_gcp(wired) if spec.on == "gcp" else _here(wired)
+        answers = {"time_to_ready_s": "timeToReadyS", "first_token_s": "firstTokenS", "answered_at": "answeredAt"}
+        ready = {name: Ref("ready", output) for name, output in answers.items()}
+        declarations = [_api_key(plan), *resources(declared, replicas(declared, 1)), _ready(wired, declared)]
+        wanted = [KEY, *refs_in([declared.endpoint, declared.ca]), *ready.values()]
+        registered = register(declarations, wanted, parent=self, platform=spec.on)
+        report = gateway_report(spec, wired.model, wired.upstreams, cost)
+        shown = registered[KEY.resource].urn.apply(lambda _: pulumi.info(report, resource=self))
         outputs: dict[str, Any] = {
-            "endpoint": proxy.endpoint,  # pyright: ignore[reportAttributeAccessIssue]
-            "api_key": pulumi.Output.secret(key.value),  # pyright: ignore[reportAttributeAccessIssue]
+            "endpoint": resolve(declared.endpoint, registered),
+            "api_key": pulumi.Output.secret(resolve(KEY, registered)),
             "model": wired.model,
             "provider": SECTION,
-            "hardware": f"LiteLLM's proxy on this machine, in front of {', '.join(spec.stacks)}",
-            "cost": gateway_cost(),
-            "ready": {
-                "time_to_ready_s": ready.timeToReadyS,  # pyright: ignore[reportAttributeAccessIssue]
-                "first_token_s": ready.firstTokenS,  # pyright: ignore[reportAttributeAccessIssue]
-                "answered_at": ready.answeredAt,  # pyright: ignore[reportAttributeAccessIssue]
-            },
+            "hardware": f"LiteLLM's proxy on {declared.hardware}, in front of {', '.join(spec.stacks)}",
+            "cost": cost,
+            "ready": resolve(ready, registered),
             "behind": [{"stack": one.stack, "price": one.price} for one in wired.upstreams],
+            **({"ca_pem": resolve(declared.ca, registered)} if declared.ca else {}),
         }
         self.register_outputs({**outputs, "shown": shown.apply(lambda _: True)})
         for name, value in outputs.items():
             pulumi.export(name, value)
 
 
-def _native(
-    name: str, type: str, inputs: Mapping[str, Any], outputs: Sequence[str], parent: pulumi.Resource
-) -> pulumi.CustomResource:
-    from providers.base import Declaration
+def _api_key(plan: GatewayPlan) -> Declaration:
+    own = pulumi.Config(NAMESPACE).get_secret("own_api_key")
+    asked = plan.api_key
+    inputs = {"rotation": asked.rotation, "keepPrevious": asked.keep_previous, **({"own": own} if own else {})}
+    return Declaration(KEY.resource, f"{NAMESPACE}:index:ApiKey", inputs)
 
-    opts = pulumi.ResourceOptions(parent=parent)
-    return Native(Declaration(name, f"{NAMESPACE}:{type}", inputs), inputs, outputs, opts)
+
+def _here(wired: Wired) -> Declared:
+    """The gateway as a process of this machine."""
+    spec = wired.plan.gateway
+    proxy = Declaration(
+        SERVER,
+        f"{NAMESPACE}:gateway:Proxy",
+        {
+            "model": wired.model,
+            "behind": [_behind(one) for one in wired.upstreams],
+            "api": api_text(spec),
+            "config": as_json(proxy_config(spec, wired.model, wired.upstreams)),
+            "rule": as_json(rule(spec, wired.model)),
+            "caPem": _cas(wired),
+            "upstreamKeys": _keys(spec),
+            "apiKey": KEY,
+            "previousKey": PREVIOUS_KEY,
+            "port": spec.port,
+            "timeoutS": wired.plan.ready.timeout_s,
+        },
+    )
+    endpoint, run = Ref(SERVER, "endpoint"), Ref(SERVER, "run")
+    return Declared((proxy,), SERVER, endpoint, run, wired.model, "this machine")
+
+
+def _on_gcp(wired: Wired) -> Declared:
+    """The gateway on a VM, which gets what it is in front of, and the keys for that, as one secret."""
+    from providers.gcp.gateway import gateway_declared
+
+    spec = wired.plan.gateway
+    known = {
+        "config": proxy_config(spec, wired.model, wired.upstreams),
+        "rule": rule(spec, wired.model),
+        "ca_pem": _cas(wired),
+    }
+    wanted = _keys(spec).apply(lambda keys: json.dumps({**known, "keys": json.loads(keys)}, sort_keys=True))
+    return gateway_declared(spec.gcp, wired.model, wanted)
+
+
+def _ready(wired: Wired, declared: Declared) -> Declaration:
+    spec, ready = wired.plan.gateway, wired.plan.ready
+    return Declaration(
+        "ready",
+        f"{NAMESPACE}:index:Ready",
+        {
+            "endpoint": declared.endpoint,
+            "apiKey": KEY,
+            "model": wired.model,
+            # Whose client has the log of what doesn't answer.
+            "platform": SECTION if spec.on == "local" else spec.on,
+            "serverId": Ref(declared.server, "id"),
+            "run": declared.run,
+            "timeoutS": ready.timeout_s,
+            **({"keyDelayS": declared.key_delay_s} if declared.key_delay_s else {}),
+            **({"caPem": declared.ca} if declared.ca else {}),
+            **({} if ready.wake else {"wake": False}),
+        },
+    )
+
+
+def _cas(wired: Wired) -> str:
+    return "\n".join(one.ca_pem.strip() for one in wired.upstreams if one.ca_pem)
 
 
 def _behind(one: Upstream) -> dict[str, Any]:
@@ -189,11 +215,12 @@ def _behind(one: Upstream) -> dict[str, Any]:
     }
 
 
-def _keys(stacks: Sequence[str], api_key: pulumi.Output[str] | None) -> pulumi.Output[str]:
+def _keys(spec: GatewaySpec) -> pulumi.Output[str]:
     """The keys of everything behind the gateway, by the names that LiteLLM's config has for them."""
+    api_key = pulumi.Config(NAMESPACE).get_secret(API_KEY) if spec.api else None
     named: dict[str, pulumi.Input[str]] = {
         key_name(position): pulumi.StackReference(full_name(stack)).require_output("api_key")
-        for position, stack in enumerate(stacks)
+        for position, stack in enumerate(spec.stacks)
     }
     if api_key is not None:
         named[API_KEY_NAME] = api_key

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from serving import NAMESPACE
 from serving.apis import api_models
 from serving.cost import BASED_ON_USE
+from serving.gateway_vm import GatewayVm
 from serving.spec import (
     SECRET_KEYS,
     ApiKeySpec,
@@ -113,12 +114,20 @@ class GatewaySpec(Part):
         description="Seconds between two looks at each server that is paid for anyway; 0 for none. One that doesn't "
         "answer is not asked until it does. What bills by use is never woken for this.",
     )
-    port: int = Field(default=0, ge=0, le=65535, description="Port on 127.0.0.1; 0 takes any free one.")
+    on: Literal["local", "gcp"] = Field(
+        default="local", description="Where it runs: on this machine for this machine, or on a small VM for others."
+    )
+    gcp: GatewayVm = Field(default_factory=GatewayVm, description="The VM of `on: gcp`.")
+    port: int = Field(default=0, ge=0, le=65535, description="Port on 127.0.0.1 of `on: local`; 0 takes any free one.")
 
     @model_validator(mode="after")
     def _whole(self) -> GatewaySpec:
         if len(set(self.stacks)) < len(self.stacks):
             raise ValueError("each stack once")
+        if self.on == "gcp" and self.port:
+            raise ValueError("`port` is for `on: local`; the VM of `on: gcp` takes 8000")
+        if self.on == "local" and "gcp" in self.model_fields_set:
+            raise ValueError("`gcp` needs `on: gcp`")
         if self.attempt_s > self.deadline_s:
             raise ValueError(f"`attempt_s` ({self.attempt_s}) is more than `deadline_s` ({self.deadline_s})")
         if self.api is None:
@@ -241,6 +250,14 @@ def upstream(stack: str, outputs: Mapping[str, Any] | None) -> Upstream | Proble
         monthly=_usd(cost.get("monthly_usd")),
         ca_pem=str(outputs.get("ca_pem") or ""),
     )
+
+
+def unreachable(spec: GatewaySpec, one: Upstream) -> Problem | None:
+    """What is wrong with a stack that answers where the gateway can't ask it; None when it can."""
+    if spec.on == "local" or one.provider != "local":
+        return None
+    why = "answers on this machine alone, where a VM can't reach it; `gateway.on: local` can, or leave the stack out"
+    return Problem(f"{NAMESPACE}:{SECTION}.stacks", one.stack, why)
 
 
 def _usd(text: object) -> Decimal | None:

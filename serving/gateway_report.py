@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -10,7 +10,9 @@ from rich.table import Table
 
 from serving.cost import estimate
 from serving.gateway import GatewaySpec, Upstream, api_price
+from serving.gateway_vm import DISK_GB, vm_offer
 from serving.offers import Offer, no_charge
+from serving.prices import Price
 from serving.report import WIDTH, render
 from serving.spec import DeploymentSpec
 
@@ -30,8 +32,10 @@ def api_text(spec: GatewaySpec) -> str:
     return f"{spec.api} {spec.model_of_api}, {tariff}{limit}"
 
 
-def gateway_report(spec: GatewaySpec, model: str, upstreams: Sequence[Upstream], width: int = WIDTH) -> str:
-    """The plan of a gateway, at most `width` columns wide, without colours."""
+def gateway_report(
+    spec: GatewaySpec, model: str, upstreams: Sequence[Upstream], cost: Mapping[str, Any], width: int = WIDTH
+) -> str:
+    """The plan of a gateway, at most `width` columns wide, without colours. `cost` is its output of that name."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("asked", "stack", "platform", "serves", "price"):
         table.add_column(heading, overflow="fold")
@@ -41,12 +45,12 @@ def gateway_report(spec: GatewaySpec, model: str, upstreams: Sequence[Upstream],
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     facts.add_column(no_wrap=True)
     facts.add_column(overflow="fold")
-    for name, text in _facts(spec, model):
+    for name, text in _facts(spec, model, _where(spec, cost)):
         facts.add_row(name, text)
     return render([table, facts], width)
 
 
-def _facts(spec: GatewaySpec, model: str) -> Iterator[tuple[str, str]]:
+def _facts(spec: GatewaySpec, model: str, where: str) -> Iterator[tuple[str, str]]:
     yield "model", model
     yield (
         "order",
@@ -62,7 +66,7 @@ def _facts(spec: GatewaySpec, model: str) -> Iterator[tuple[str, str]]:
     if spec.api:
         yield "API", api_text(spec)
         yield "goes there", "; ".join(_rule(spec))
-    yield "gateway", "this machine, no charge; the stacks bill as they say themselves"
+    yield "gateway", f"{where}; the stacks bill as they say themselves"
 
 
 def _rule(spec: GatewaySpec) -> Iterator[str]:
@@ -76,18 +80,28 @@ def _rule(spec: GatewaySpec) -> Iterator[str]:
         yield "everything while no server answers"
 
 
-def gateway_cost() -> dict[str, Any]:
-    """The stack output `cost` of a gateway on one's own machine."""
-    offer = Offer(
-        platform="local",
-        kind="process",
-        sku="LiteLLM",
-        gpu="",
-        gpu_count=0,
-        region="this machine",
-        country="",
-        tier="own",
-        spot=False,
-        rates=(no_charge("your own machine; its electricity is not counted"),),
-    )
+def _where(spec: GatewaySpec, cost: Mapping[str, Any]) -> str:
+    if spec.on == "local":
+        return "this machine, no charge"
+    price = f"${cost['monthly_usd']} a month" if cost["monthly_usd"] is not None else "price not found"
+    return f"{spec.gcp.machine_type} in {spec.gcp.zone} with {DISK_GB} GB of disk and a static address, {price}"
+
+
+def gateway_cost(spec: GatewaySpec, prices: Iterable[Price]) -> dict[str, Any]:
+    """The stack output `cost` of a gateway."""
+    offer = vm_offer(spec.gcp, prices) if spec.on == "gcp" else _OWN
     return {**estimate(DeploymentSpec(), offer, None).as_output(), "budget": None, "alternatives": []}
+
+
+_OWN = Offer(
+    platform="local",
+    kind="process",
+    sku="LiteLLM",
+    gpu="",
+    gpu_count=0,
+    region="this machine",
+    country="",
+    tier="own",
+    spot=False,
+    rates=(no_charge("your own machine; its electricity is not counted"),),
+)

@@ -29,7 +29,7 @@ from serving.gateway import (
     served_name,
     upstream,
 )
-from serving.gateway_report import api_text, gateway_report
+from serving.gateway_report import api_text, gateway_cost, gateway_report
 from serving.spec import Problem, SpecError
 
 HOOKS = Path(__file__).resolve().parents[1] / "serving/data/gateway_hooks.py"
@@ -205,7 +205,9 @@ def test_without_fallback_the_api_gets_what_the_rule_says_alone() -> None:
 
 def test_the_report_says_what_is_in_front_of_what_at_which_price() -> None:
     asked = spec(api="anthropic", api_budget_usd="5")
-    text = gateway_report(asked, "qwen3-4b", [stack("own", "0"), stack("pod", "0.79"), stack("x", None)], 100)
+    text = gateway_report(
+        asked, "qwen3-4b", [stack("own", "0"), stack("pod", "0.79"), stack("x", None)], gateway_cost(asked, ()), 100
+    )
     for words in ("own", "no charge", "$0.79 an hour, paid anyway", "price not found", "4000 tokens and more", "$5"):
         assert words in text
     assert "2026-10-24" in " ".join(api_text(asked).split())

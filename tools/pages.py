@@ -72,13 +72,22 @@ def _table(
     where = any(f"{prefix}{name}" in heeded for name in fields)
     yield "| key | value | default | what it is |" + (" heeded by |" if where else "")
     yield "|---|---|---|---|" + ("---|" if where else "")
-    for name, found in fields.items():
-        field = _resolved(found, schema)
+    for name, field in _leaves(fields, schema):
         key = name.removeprefix(f"{NAMESPACE}:")
         cells = [f"`{key}`", _kind(field), _default(field), _about(field)]
         if where:
             cells.append(heeded.get(f"{prefix}{key}", EVERYWHERE))
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _leaves(fields: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The fields, with those of a section within the section in its place: `route.tools`."""
+    for name, found in fields.items():
+        field = _resolved(found, schema)
+        if "properties" in field:
+            yield from ((f"{name}.{inner}", leaf) for inner, leaf in _leaves(field["properties"], schema))
+        else:
+            yield name, field
 
 
 def _resolved(field: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:

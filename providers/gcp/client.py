@@ -31,7 +31,9 @@ _OBJECT = TypeAdapter(dict[str, Any])
 _INSTANCE = re.compile(r"projects/[^/]+/zones/[^/]+/instances/[^/]+")
 _GROUP = re.compile(r"projects/[^/]+/regions/[^/]+/instanceGroupManagers/[^/]+")
 # `[   12.3] serve.sh[812]: text`, with or without the kernel's clock, the date and the host before it.
-_OURS = re.compile(r"(?:^|[\s\]])(?:serve\.sh|startup-script|google_metadata_script_runner|docker)\[\d+\]: (.*)$")
+_OURS = re.compile(
+    r"(?:^|[\s\]])(?:serve\.sh|gateway\.sh|startup-script|google_metadata_script_runner|docker)\[\d+\]: (.*)$"
+)
 
 
 class Google:

@@ -100,6 +100,9 @@ def main() -> None:
         access_log=False,
         log_level="warning",
         server_header=False,
+        # On a VM, where others reach it; on one's own machine only that machine does.
+        ssl_certfile=os.environ.get("ANYWHERE_TLS_CERT"),
+        ssl_keyfile=os.environ.get("ANYWHERE_TLS_KEY"),
         timeout_graceful_shutdown=DRAIN_S,
     )
     server = uvicorn.Server(config)

@@ -25,6 +25,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from providers.gateway.client import litellm_python
 from tests.doubles.gcp.cloud import Cloud, Record
 from tests.doubles.gcp.kinds import short
 
@@ -34,6 +35,8 @@ ADDRESS = "DOUBLE_ADDRESS"
 CLOUD = "DOUBLE_CLOUD"
 CONSOLE = "DOUBLE_CONSOLE"
 INSTANCE = "DOUBLE_INSTANCE"
+LITELLM = "DOUBLE_LITELLM"
+PYTHON = "DOUBLE_PYTHON"
 _WATCH_S = 0.1
 _PREFIX = "[   30.000000] google_metadata_script_runner[811]: startup-script: "
 """What the serial port has before each line of a startup script."""
@@ -125,6 +128,9 @@ def _environment(cloud: Cloud, record: Record, home: Path, port: int) -> dict[st
         "VLLM_ANYWHERE_SECRETS_URL": f"http://127.0.0.1:{port}/v1",
         "VLLM_ANYWHERE_PAUSE_S": "0.05",
         "VLLM_ANYWHERE_KEYS_S": "1",
+        "VLLM_ANYWHERE_ADDRESS": external_address(record) or "127.0.0.1",
+        LITELLM: litellm_python(),
+        PYTHON: sys.executable,
         ADDRESS: external_address(record) or "127.0.0.1",
         CONSOLE: str(home / "serial.log"),
         CLOUD: str(cloud.folder),
