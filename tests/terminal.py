@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,7 +54,8 @@ def terminal(folder: Path, command: Sequence[str], env: Mapping[str, str]) -> It
     # Without the trap, the shell ends with what it has started.
     lines += [f"cd {folder}", "unset COLUMNS", "trap : INT", words, "echo ended with $?", "exec cat"]
     script.write_text("\n".join(lines))
-    shown = Terminal(folder / "tmux")
+    # Each has a server of its own: one that is ending would take the next session down with it.
+    shown = Terminal(Path(tempfile.mkdtemp(dir=folder)) / "tmux")
     start = [*shown._tmux, "new-session", "-d", "-x", str(COLUMNS), "-y", str(LINES), "sh", str(script)]
     subprocess.run(start, check=True)
     try:
