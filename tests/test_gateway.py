@@ -236,6 +236,10 @@ def chat(text: Any = "Hello.", **more: Any) -> dict[str, Any]:
     return {"model": "qwen3-4b", "messages": [{"role": "user", "content": text}], **more}
 
 
+def responses(content: Any, **more: Any) -> dict[str, Any]:
+    return {"model": "qwen3-4b", "input": [{"role": "user", "content": content}], **more}
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "goes"),
     [
@@ -254,6 +258,11 @@ def chat(text: Any = "Hello.", **more: Any) -> dict[str, Any]:
         ({"model": "qwen3-4b", "prompt": "x" * 20_000}, {}, "api"),
         ({"model": "qwen3-4b", "input": "short"}, {}, "self"),
         ({"model": "qwen3-4b", "prompt": [1, 2, 3]}, {}, "self"),
+        (responses([{"type": "input_text", "text": "short"}]), {}, "self"),
+        (responses([{"type": "output_text", "text": "short"}]), {}, "self"),
+        (responses([{"type": "input_text", "text": "x" * 16_000}]), {}, "api"),
+        (responses([{"type": "input_image", "image_url": "data:"}]), {}, "api"),
+        (responses("short", instructions="x" * 16_000), {}, "api"),
     ],
 )
 def test_long_tool_using_and_marked_requests_go_to_the_api(

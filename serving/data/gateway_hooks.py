@@ -33,14 +33,17 @@ def parts(body: Mapping[str, Any]) -> list[Any]:
     messages = body.get("messages")
     prompts = [one.get("content") for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
     found: list[Any] = []
-    for content in (*prompts, body.get("prompt"), body.get("input")):
+    for content in (*prompts, body.get("instructions"), body.get("prompt"), body.get("input")):
         found.extend(content if isinstance(content, list) else [content])
-    return [part for part in found if part is not None]
+    # What a Responses request calls a message has parts of its own.
+    inner = [one["content"] for one in found if isinstance(one, dict) and isinstance(one.get("content"), list)]
+    whole = [one for one in found if not (isinstance(one, dict) and isinstance(one.get("content"), list))]
+    return [part for part in (*whole, *(part for parts in inner for part in parts)) if part is not None]
 
 
 def has_more_than_text(body: Mapping[str, Any]) -> bool:
     typed = [part["type"] for part in parts(body) if isinstance(part, dict) and isinstance(part.get("type"), str)]
-    return any(kind not in ("text", "input_text", "message") for kind in typed)
+    return any(kind not in ("text", "input_text", "output_text", "message") for kind in typed)
 
 
 def tokens(body: Mapping[str, Any]) -> int:
