@@ -2,8 +2,8 @@
 
 `python -m tests.doubles.gcp.container run ...` runs a container's entry point with the container's environment and
 with its mounted files under their own paths. `... serve ...` is `vllm` in it: it serves the names that it is given
-through the middleware and the TLS files that it is given, behind the VM's external address, on the port that the container
-publishes, and lets in whom a firewall rule lets in.
+through the middleware and the TLS files that it is given, behind the VM's external address, on the port that
+the container publishes, and lets in whom a firewall rule lets in.
 """
 
 from __future__ import annotations
