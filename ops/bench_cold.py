@@ -55,13 +55,15 @@ def replace_server(
 
 
 def replaceable(state: dict[str, Any], stack: str) -> dict[str, Any]:
-    """The resource that `Ready` waits for, as state has it.
+    """The server that is timed, as state has it: of several the first, which is the one that the outputs tell of.
 
     Raises:
         OpsError: when there is none.
     """
     resources: list[dict[str, Any]] = (state.get("deployment") or {}).get("resources") or []
-    served = next((one["inputs"].get("serverId") for one in resources if one.get("type") == READY), None)
+    # Resources are in the order in which they came to be, which is any order among several servers.
+    gates = {one["urn"]: one["inputs"].get("serverId") for one in resources if one.get("type") == READY}
+    served = gates[min(gates, key=len)] if gates else None
     for one in resources:
         if served and one.get("id") == served and one.get("type") != READY:
             return one

@@ -310,6 +310,18 @@ def test_a_fresh_server_is_made_by_replacing_the_one_that_ready_waits_for() -> N
     assert ["up", "--yes", "--skip-preview", "--stack", "prod", "--replace", "urn:server"] in pulumi.calls
 
 
+def test_of_several_servers_the_first_is_replaced_though_another_came_to_answer_before_it() -> None:
+    servers = [
+        {"urn": f"urn:server{suffix}", "type": "vllm-anywhere:index:Pod", "id": f"pod{suffix}", "inputs": {}}
+        for suffix in ("-10", "-2", "")
+    ]
+    gates = [
+        {"urn": f"urn:ready{suffix}", "type": READY, "id": f"r{suffix}", "inputs": {"serverId": f"pod{suffix}"}}
+        for suffix in ("-10", "-2", "")
+    ]
+    assert replaceable({"deployment": {"resources": [*servers, *gates]}}, "prod")["urn"] == "urn:server"
+
+
 def test_a_replacement_that_fails_says_so_and_what_to_look_at() -> None:
     with pytest.raises(OpsError, match="no capacity\n`vllm-anywhere status -s prod`"):
         replace_server("prod", Pulumi(fails=True), lambda: 0.0)
