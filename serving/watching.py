@@ -20,6 +20,8 @@ TELLING = frozenset({"status", "lost"})
 _STATUS = TELLING | {"currentStatus", "desiredStatus"}
 """With those of Google's package."""
 _CERTIFICATE = "vllm-anywhere:index:Certificate"
+EVERY_SERVER = "every server"
+"""Among broken resources: each server of the stack."""
 _HARMLESS = frozenset({"same", "read", "refresh", "update"})
 
 
@@ -227,7 +229,7 @@ def objections(plan: Repairing, broken: Sequence[str], shown: Money, bounds: Bou
 def _beyond(plan: Repairing, broken: Sequence[str]) -> Iterator[str]:
     """Only what is broken may be made, replaced or deleted."""
     for step in plan.steps:
-        meant = step.resource in broken or ("server" in broken and serves(step.resource))
+        meant = step.resource in broken or (EVERY_SERVER in broken and serves(step.resource))
         if step.op not in _HARMLESS and not meant:
             yield (
                 f"it would {step.op.replace('-', ' ')} {step.resource}, which isn't broken: the stack's config or the "
@@ -286,7 +288,7 @@ def _drifts(seen: Seen) -> Iterator[Finding]:
             yield Finding("gone", "warning", f"{name} is gone from the platform", up, "up", (name,))
         elif one.kind == _CERTIFICATE:
             # A server that is given its certificate when it starts is replaced for a new one.
-            yield Finding("certificate", "warning", f"{name} is about to expire", up, "up", (name, "server"))
+            yield Finding("certificate", "warning", f"{name} is about to expire", up, "up", (name, EVERY_SERVER))
         elif stopped:
             kind, now = "interrupted" if seen.spot else "stopped", " and ".join(str(is_) for _, is_ in stopped.values())
             yield Finding(kind, "critical", f"{name} is {now}", up, "up", (name,))

@@ -199,7 +199,6 @@ def plan(*steps: tuple[str, str], monthly: str = "182.50", hourly: str = "0.25")
         [("update", "server"), ("same", "api-key"), ("update", "ready")],
         [("create", "server"), ("read", "x"), ("refresh", "y")],
         [("create-replacement", "server"), ("replace", "server"), ("delete-replaced", "server")],
-        [("create", "server-3")],
     ],
 )
 def test_what_is_broken_may_be_made_again(steps: list[tuple[str, str]]) -> None:
@@ -214,6 +213,18 @@ def test_what_is_well_is_never_replaced_made_or_deleted(step: tuple[str, str]) -
 
 def test_one_of_several_servers_may_not_be_replaced_for_another() -> None:
     assert objections(plan(("replace", "server-1")), ("server-2",), COST, Bounds())
+    for step in (("delete", "server-2"), ("replace", "server-2"), ("create", "server-3")):
+        assert objections(plan(("create", "server"), step), ("server",), COST, Bounds())
+
+
+def test_a_new_certificate_may_replace_every_server_that_has_it() -> None:
+    found = findings(
+        drifted(Drift("tls", "vllm-anywhere:index:Certificate", changes={"expired": (False, True)})), Limits()
+    )
+    repair, broken = repair_of(found)
+    assert repair == "up"
+    steps = plan(("update", "tls"), ("replace", "server"), ("replace", "server-2"))
+    assert objections(steps, broken, COST, Bounds()) == ()
 
 
 @pytest.mark.parametrize(
