@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import combinations
 
 from serving.cost import estimate
-from serving.lines import CostLine, Estimate, cents
+from serving.lines import CostLine, Estimate, cents, cents_up
 from serving.offers import Offer
 from serving.rank import Candidate
 from serving.spec import NAMESPACE, DeploymentSpec, Part, Problem
@@ -60,13 +60,13 @@ def over_budget(spec: DeploymentSpec, offer: Offer, found: Estimate, ranking: Ra
         elif not limit.hourly and found.open_hours and found.span.high > limit.amount:
             fix = (
                 f"the plan's cost depends on its use, up to ${cents(found.span.high)} a month; declare "
-                f"`usage.requests_per_day`, or raise it to {cents(found.span.high)}"
+                f"`usage.requests_per_day`, or raise it to {cents_up(found.span.high)}"
             )
         elif limit.cost > limit.amount:
             per = "an hour with every worker up" if limit.hourly else "a month"
             over = f"the plan costs ${cents(limit.cost)} {per}, ${cents(limit.cost - limit.amount)} too much"
             change = _change(spec, offer, limit, ranking)
-            fix = f"{over}; {_dearest(found)}. {change}, or a budget of {cents(limit.cost)}"
+            fix = f"{over}; {_dearest(found)}. {change}, or a budget of {cents_up(limit.cost)}"
         else:
             continue
         problems.append(Problem(limit.key, f"{limit.amount:f}", fix))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 from functools import cached_property
 from typing import Any, Literal
 
@@ -245,6 +245,11 @@ class Estimate:
 def cents(amount: Decimal) -> Decimal:
     """US dollars rounded half up to the cent."""
     return amount.quantize(_CENT, ROUND_HALF_UP)
+
+
+def cents_up(amount: Decimal) -> Decimal:
+    """US dollars rounded up to the cent: a limit that the amount keeps within."""
+    return amount.quantize(_CENT, ROUND_CEILING)
 
 
 def price_span(rate: Rate) -> Span:

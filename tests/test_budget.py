@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from serving.budget import budget_of, over_budget
 from serving.cost import estimate
 from serving.models import model
@@ -47,6 +50,15 @@ def test_a_plan_over_its_budget_names_the_key_the_excess_the_dearest_line_and_a_
     assert "$438.00 a month, $38.00 too much" in text
     assert "GPU of L4, $365.00 a month" in text
     assert "or a budget of 438.00" in text
+
+
+@given(st.decimals("0.0001", "20", places=4), st.integers(1, 8))
+def test_the_budget_that_is_named_is_one_that_the_plan_keeps_within(price: Decimal, servers: int) -> None:
+    chosen, scaling = offer(price=str(price)), {"min": servers, "max": servers}
+    for key in ("monthly_usd", "hourly_usd"):
+        text = refusal(spec(budget={key: "0.000001"}, scaling=scaling), chosen)
+        named = text.rpartition("or a budget of ")[2]
+        assert refusal(spec(budget={key: named}, scaling=scaling), chosen) == ""
 
 
 def test_another_gpu_of_the_same_platform_is_the_first_change_offered() -> None:
