@@ -22,7 +22,14 @@ LINES = 50
 _LINES_FOR_WHY = 500
 
 _KEYS = re.compile(r"\b(?:hf_\w{16,}|rpa_\w{16,}|sk-[\w-]{20,})")
-_KEY_VARIABLES = ("HF_TOKEN", "RUNPOD_API_KEY", "VAST_API_KEY")
+_KEY_VARIABLES = (
+    "HF_TOKEN",
+    "GOOGLE_CLOUD_API_KEY",
+    "LAMBDA_API_KEY",
+    "MODAL_TOKEN_SECRET",
+    "RUNPOD_API_KEY",
+    "VAST_API_KEY",
+)
 
 
 @dataclass(frozen=True)

@@ -184,8 +184,11 @@ def test_without_a_key_the_error_says_where_to_get_one(monkeypatch: pytest.Monke
         logs(asked(), run=Cli(dev=[resource(POD_TOKEN, "abc")]))
 
 
-def test_keys_in_a_line_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VAST_API_KEY", "0123456789abcdef")
+@pytest.mark.parametrize(
+    "name", ["GOOGLE_CLOUD_API_KEY", "LAMBDA_API_KEY", "MODAL_TOKEN_SECRET", "RUNPOD_API_KEY", "VAST_API_KEY"]
+)
+def test_keys_in_a_line_are_masked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "0123456789abcdef")
     secrets = ["hf_" + "a" * 34, "rpa_" + "B" * 40, "sk-" + "c-_" * 12, "0123456789abcdef"]
     line = masked(f"args: --api-key {secrets[2]} token={secrets[0]} {secrets[1]} {secrets[3]}, task-123 sk-short")
     assert line == "args: --api-key [secret] token=[secret] [secret] [secret], task-123 sk-short"
