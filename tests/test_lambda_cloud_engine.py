@@ -114,3 +114,34 @@ def test_a_provider_killed_in_any_call_leaves_what_the_next_up_adopts(
     assert answers(project.outputs())
     project.destroy()
     assert (cloud.instances, cloud.rulesets) == ({}, {})
+
+
+@pytest.mark.slow
+def test_two_servers_answer_by_one_authority_one_that_is_lost_is_made_anew_alone_and_the_first_stays(
+    project: Project, cloud: LambdaEmulator
+) -> None:
+    project.config("scaling.min", "2")
+    report = project.preview()
+    assert "2 servers, each: 1x A10" in report
+    project.up()
+    both, out = instances(project), project.outputs()
+    assert sorted(both) == ["server", "server-2"] and set(both.values()) == set(cloud.instances)
+    assert out["cost"]["hourly_usd"] == "2.5800"
+    assert [answers({**out, "endpoint": one["endpoint"]}) for one in out["endpoints"]] == [True, True]
+
+    cloud.become(both["server-2"], "gone")
+    project.refresh()
+    project.up()
+    after = instances(project)
+    assert after["server"] == both["server"] and after["server-2"] != both["server-2"]
+
+    project.config("scaling.min", "1")
+    project.up()
+    assert instances(project) == {"server": both["server"]}
+    project.destroy()
+    assert (cloud.instances, cloud.rulesets) == ({}, {})
+
+
+def instances(project: Project) -> dict[str, str]:
+    """Ids of the instances in state, by the resource's name."""
+    return {one["urn"].rpartition("::")[2]: one["id"] for one in project.resources(INSTANCE)}
