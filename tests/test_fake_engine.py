@@ -20,6 +20,7 @@ def cloud(project: Project) -> FakeCloud:
     return FakeCloud(project.folder / "state/fake.json")
 
 
+@pytest.mark.slow
 def test_one_key_switches_the_platform_and_back(project: Project) -> None:
     project.up()
     local = project.outputs()
@@ -61,7 +62,7 @@ def test_an_instance_that_was_taken_away_is_seen_and_replaced(project: Project) 
     assert cloud(project).all() == []
 
 
-@pytest.mark.parametrize("fault", ["kill", "lost", "timeout"])
+@pytest.mark.parametrize("fault", ["kill", "lost", pytest.param("timeout", marks=pytest.mark.slow)])
 def test_a_create_that_fails_leaves_exactly_one_after_the_next_up(project: Project, fault: str) -> None:
     project.config("provider", "fake")
     faults = json.dumps({"create": fault})

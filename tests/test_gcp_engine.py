@@ -90,6 +90,7 @@ def test_a_t4_vm_serves_over_tls_and_nothing_is_left_of_it(project: Project, clo
     assert cloud.all() == []
 
 
+@pytest.mark.slow
 def test_another_machine_type_is_a_change_in_place_and_another_gpu_a_new_vm(project: Project, cloud: Cloud) -> None:
     cloud.fail(quotas={"GPUS_ALL_REGIONS": 1, "NVIDIA_T4_GPUS/europe-west4": 1})
     with Rest(cloud) as rest:
@@ -107,6 +108,7 @@ def test_another_machine_type_is_a_change_in_place_and_another_gpu_a_new_vm(proj
         assert completes(project.outputs())
 
 
+@pytest.mark.slow
 def test_a_spot_vm_that_was_taken_away_is_seen_by_refresh_and_has_to_answer_again(
     project: Project, cloud: Cloud
 ) -> None:

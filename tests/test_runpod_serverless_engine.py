@@ -10,7 +10,7 @@ from engine import Project
 from runpod_stage import Client, Stage, staged
 
 pytestmark = pytest.mark.engine
-MODES = ["serverless", "load-balancing"]
+MODES = ["serverless", pytest.param("load-balancing", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(params=MODES)
