@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pulumi
-from pulumi.runtime import config as stack_config
 
+from infra.common import answered, api_key, planned, ready
 from infra.register import refs_in, register, resolve
 from providers.base import KEY, PREVIOUS_KEY, Declaration, Declared, PlatformError, Ref
 from providers.market import prices
@@ -45,14 +45,7 @@ def run() -> None:
     Raises:
         pulumi.RunError: when it can't be made; its text names every key that is wrong, and every stack that isn't up.
     """
-    try:
-        wired = make_gateway({**stack_config.get_config_env(), **stack_config.CONFIG.get()})
-    except SpecError as error:
-        listed = "\n".join(f"  {problem}" for problem in error.problems)
-        raise pulumi.RunError(f"nothing was created: the gateway can't be made\n{listed}") from None
-    except PlatformError as error:
-        raise pulumi.RunError(f"nothing was created: {error}") from None
-    Gateway(wired)
+    Gateway(planned(make_gateway, "the gateway can't be made"))
 
 
 @dataclass(frozen=True)
@@ -112,10 +105,13 @@ class Gateway(pulumi.ComponentResource):
         spec, plan = wired.plan.gateway, wired.plan
         cost = gateway_cost(spec, prices())
         declared = _on_gcp(wired) if spec.on == "gcp" else _here(wired)
-        answers = {"time_to_ready_s": "timeToReadyS", "first_token_s": "firstTokenS", "answered_at": "answeredAt"}
-        ready = {name: Ref("ready", output) for name, output in answers.items()}
-        declarations = [_api_key(plan), *resources(declared, replicas(declared, 1)), _ready(wired, declared)]
-        wanted = [KEY, *refs_in([declared.endpoint, declared.ca]), *ready.values()]
+        servers = replicas(declared, 1)
+        answers = answered(servers[0])
+        # Whose client has the log of what doesn't answer.
+        platform = SECTION if spec.on == "local" else spec.on
+        gate = ready(declared, servers[0], plan.ready, platform, may_sleep=True)
+        declarations = [api_key(plan.api_key), *resources(declared, servers), gate]
+        wanted = [KEY, *refs_in([declared.endpoint, declared.ca]), *answers.values()]
         registered = register(declarations, wanted, parent=self, platform=spec.on)
         report = gateway_report(spec, wired.model, wired.upstreams, cost)
         shown = registered[KEY.resource].urn.apply(lambda _: pulumi.info(report, resource=self))
@@ -126,20 +122,13 @@ class Gateway(pulumi.ComponentResource):
             "provider": SECTION,
             "hardware": f"LiteLLM's proxy on {declared.hardware}, in front of {', '.join(spec.stacks)}",
             "cost": cost,
-            "ready": resolve(ready, registered),
+            "ready": resolve(answers, registered),
             "behind": [{"stack": one.stack, "price": one.price} for one in wired.upstreams],
             **({"ca_pem": resolve(declared.ca, registered)} if declared.ca else {}),
         }
         self.register_outputs({**outputs, "shown": shown.apply(lambda _: True)})
         for name, value in outputs.items():
             pulumi.export(name, value)
-
-
-def _api_key(plan: GatewayPlan) -> Declaration:
-    own = pulumi.Config(NAMESPACE).get_secret("own_api_key")
-    asked = plan.api_key
-    inputs = {"rotation": asked.rotation, "keepPrevious": asked.keep_previous, **({"own": own} if own else {})}
-    return Declaration(KEY.resource, f"{NAMESPACE}:index:ApiKey", inputs)
 
 
 def _here(wired: Wired) -> Declared:
@@ -178,27 +167,6 @@ def _on_gcp(wired: Wired) -> Declared:
     }
     wanted = _keys(spec).apply(lambda keys: json.dumps({**known, "keys": json.loads(keys)}, sort_keys=True))
     return gateway_declared(spec.gcp, wired.model, wanted)
-
-
-def _ready(wired: Wired, declared: Declared) -> Declaration:
-    spec, ready = wired.plan.gateway, wired.plan.ready
-    return Declaration(
-        "ready",
-        f"{NAMESPACE}:index:Ready",
-        {
-            "endpoint": declared.endpoint,
-            "apiKey": KEY,
-            "model": wired.model,
-            # Whose client has the log of what doesn't answer.
-            "platform": SECTION if spec.on == "local" else spec.on,
-            "serverId": Ref(declared.server, "id"),
-            "run": declared.run,
-            "timeoutS": ready.timeout_s,
-            **({"keyDelayS": declared.key_delay_s} if declared.key_delay_s else {}),
-            **({"caPem": declared.ca} if declared.ca else {}),
-            **({} if ready.wake else {"wake": False}),
-        },
-    )
 
 
 def _cas(wired: Wired) -> str:

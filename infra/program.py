@@ -6,16 +6,15 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import pulumi
-from pulumi.runtime import config as stack_config
 
+from infra.common import answered, api_key, planned, ready
 from infra.plan import Plan, make_plan
 from infra.register import Turns, refs_in, register, resolve
-from providers.base import KEY, Declaration, PlatformError, Ref, Text, load_rented
+from providers.base import KEY, Ref, load_rented
 from providers.replicas import Replica, created, hardware, resources, turns
 from serving import NAMESPACE, REPORT
 from serving.cost import BASED_ON_USE
@@ -23,7 +22,6 @@ from serving.offers import Offer
 from serving.quote import Running, Unread, running
 from serving.rented import from_output
 from serving.report import PlanView, plan_facts, plan_report, rented_text
-from serving.spec import Problem, SpecError
 
 _READ_OUTPUTS = "pulumi:pulumi:readStackOutputs"
 _READS, _READ_PAUSE_S = 20, 0.05
@@ -35,21 +33,7 @@ def run() -> None:
     Raises:
         pulumi.RunError: when the stack config can't be deployed; its text names every key that is wrong.
     """
-    config = {**stack_config.get_config_env(), **stack_config.CONFIG.get()}
-    try:
-        plan = make_plan(config, _rented)
-    except SpecError as error:
-        listed = "\n".join(f"  {_masked(problem)}" for problem in error.problems)
-        raise pulumi.RunError(f"nothing was created: the stack config can't be deployed\n{listed}") from None
-    except PlatformError as error:
-        raise pulumi.RunError(f"nothing was created: {error}") from None
-    Deployment(plan)
-
-
-def _masked(problem: Problem) -> Problem:
-    """The problem without its value, if the stack config holds that as a secret."""
-    section = problem.key.split(".", 1)[0]
-    return replace(problem, value="[secret]") if stack_config.is_config_secret(section) else problem
+    Deployment(planned(lambda config: make_plan(config, _rented), "the stack config can't be deployed"))
 
 
 class Deployment(pulumi.ComponentResource):
@@ -58,8 +42,12 @@ class Deployment(pulumi.ComponentResource):
     def __init__(self, plan: Plan) -> None:
         super().__init__(f"{NAMESPACE}:index:Deployment", "deployment")
         servers = plan.servers
-        declarations = [_api_key(plan), *resources(plan.declared, servers), *(_ready(plan, one) for one in servers)]
-        answers = [_answered(one) for one in servers]
+        gates = [
+            ready(plan.declared, one, plan.spec.ready, plan.spec.provider, may_sleep=_may_sleep(plan))
+            for one in servers
+        ]
+        declarations = [api_key(plan.spec.api_key), *resources(plan.declared, servers), *gates]
+        answers = [answered(one) for one in servers]
         rented = [Ref(one.name, plan.declared.rented) for one in servers if plan.declared.rented]
         endpoints = [one.endpoint for one in servers]
         wanted = [KEY, *refs_in(endpoints), *refs_in(plan.declared.ca), *refs_in(answers), *rented]
@@ -115,12 +103,6 @@ class Deployment(pulumi.ComponentResource):
 def _tell_rented(plan: Plan, deployment: pulumi.Resource) -> None:
     if plan.quote.planned:
         pulumi.info(rented_text(plan.quote), resource=deployment)
-
-
-def _answered(server: Replica) -> dict[str, Ref]:
-    """How the first answer of a server came."""
-    names = {"time_to_ready_s": "timeToReadyS", "first_token_s": "firstTokenS", "answered_at": "answeredAt"}
-    return {name: Ref(server.ready, output) for name, output in names.items()}
 
 
 def _endpoints(servers: Sequence[Replica], answers: Sequence[Mapping[str, Ref]]) -> list[dict[str, Any]]:
@@ -191,29 +173,3 @@ def _age_notes(plan: Plan) -> list[str]:
 
 def _may_sleep(plan: Plan) -> bool:
     return plan.offer.kind in BASED_ON_USE and plan.spec.scaling.min == 0
-
-
-def _api_key(plan: Plan) -> Declaration:
-    own = pulumi.Config(NAMESPACE).get_secret("own_api_key")
-    asked = plan.spec.api_key
-    inputs = {"rotation": asked.rotation, "keepPrevious": asked.keep_previous, **({"own": own} if own else {})}
-    return Declaration(KEY.resource, f"{NAMESPACE}:index:ApiKey", inputs)
-
-
-def _ready(plan: Plan, server: Replica) -> Declaration:
-    return Declaration(
-        server.ready,
-        f"{NAMESPACE}:index:Ready",
-        {
-            "endpoint": server.endpoint,
-            "apiKey": KEY,
-            "model": plan.declared.model,
-            "platform": plan.spec.provider,
-            "serverId": Ref(server.name, "id"),
-            "run": server.run if isinstance(server.run, Text) else Text("{}", (server.run,)),
-            "timeoutS": plan.spec.ready.timeout_s,
-            **({"keyDelayS": plan.declared.key_delay_s} if plan.declared.key_delay_s else {}),
-            **({"caPem": server.ca} if server.ca else {}),
-            **({} if plan.spec.ready.wake or not _may_sleep(plan) else {"wake": False}),
-        },
-    )
