@@ -7,16 +7,16 @@ what a test is about would cost it a second.
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import yaml
+from background import Background
 from emulators.runpod import RunPodEmulator
 from engine import DEPLOYMENT, Project
 
@@ -128,7 +128,7 @@ def completes(outputs: dict[str, Any], key: str) -> bool:
 
 
 @dataclass
-class Client:
+class Client(Background):
     """Asks for completions, one after the other. When its endpoint fails it goes on at the one that the stack has next.
 
     `failed` holds what no such move explains: nothing else had answered by then, or the next one does not answer.
@@ -139,16 +139,9 @@ class Client:
     failed: list[str] = field(default_factory=list)
     served: list[str] = field(default_factory=list)
 
-    def __enter__(self) -> Client:
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+    def __enter__(self) -> Self:
         self._outputs = self.stage.outputs()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
+        return super().__enter__()
 
     def moved(self) -> None:
         """Wait until it is served by the endpoint that the stack has now."""

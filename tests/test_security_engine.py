@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from typing import Any
 import doors
 import httpx
 import pytest
+from background import Background
 from emulators.lambda_cloud import LambdaEmulator
 from emulators.modal import ModalEmulator
 from emulators.runpod import RunPodEmulator
@@ -112,7 +112,7 @@ def _google(project: Project, opened: ExitStack) -> None:
 
 
 @dataclass
-class Client:
+class Client(Background):
     """Asks with one key for as long as it is told to, at the endpoint that the stack has at the moment.
 
     What was under way while the endpoint moved is asked once more, of the new one. `refused` has each 401, `failed`
@@ -124,16 +124,6 @@ class Client:
     served: int = 0
     refused: int = 0
     failed: list[str] = field(default_factory=list)
-
-    def __enter__(self) -> Client:
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._done.wait(0.25) and not self.failed:

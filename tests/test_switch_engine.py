@@ -6,7 +6,6 @@ Pulumi's engine is real, and so is every server that answers; RunPod, Vast.ai an
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from background import Background
 from emulators.runpod import RunPodEmulator
 from emulators.vastai import Servers, VastEmulator, offer_row
 from engine import DEPLOYMENT, ROOT, Project
@@ -70,7 +70,7 @@ def clouds(project: Project, tmp_path: Path) -> Iterator[Clouds]:
 
 
 @dataclass
-class Client:
+class Client(Background):
     """Asks the endpoint that the deployment has at the moment, one request after the other.
 
     `outages` has each request that nobody served, `served` the platforms in the order in which they served.
@@ -81,16 +81,6 @@ class Client:
     key: str
     outages: list[str] = field(default_factory=list)
     served: list[str] = field(default_factory=list)
-
-    def __enter__(self) -> Client:
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
 
     def reaches(self, provider: str) -> None:
         """Wait until a request was served by that platform, after all that came before."""

@@ -6,7 +6,6 @@ What runs there is a real llama.cpp server on a port of its own, behind TLS. Not
 from __future__ import annotations
 
 import ssl
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from background import Background
 from emulators.faults import Fault, Kind
 from emulators.vastai import Servers, VastEmulator, offer_row
 from engine import Project
@@ -205,21 +205,11 @@ def test_switching_to_local_and_back_leaves_no_gap_in_service(stage: Stage) -> N
 
 
 @dataclass
-class Watch:
+class Watch(Background):
     """Asks an endpoint over and over, and remembers when it first failed to answer."""
 
     out: dict[str, Any]
     first_failure: datetime = field(default_factory=lambda: datetime.max.replace(tzinfo=UTC))
-
-    def __enter__(self) -> Watch:
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
 
     def _run(self) -> None:
         trusted = ssl.create_default_context(cadata=self.out["ca_pem"])
