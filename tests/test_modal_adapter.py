@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.plan import make_plan
+from infra.program import _report as report  # pyright: ignore[reportPrivateUsage]
+from providers import market
 from providers.base import Ask, Declared, Ref
 from providers.modal import pricing
 from providers.modal.adapter import ADAPTER
@@ -27,12 +28,10 @@ from serving.cost import assumptions_for, estimate
 from serving.places import all_places
 from serving.spec import DeploymentSpec
 
-TODAY = date(2026, 7, 2)
-
 
 def asked(secrets: frozenset[str] = frozenset(), modal: dict[str, Any] | None = None, **sections: Any) -> Ask:
     spec = DeploymentSpec.model_validate({"provider": "modal", **sections})
-    return Ask(spec, ModalOptions.model_validate(modal or {}), pricing.dated(spec.hardware.gpu_count, TODAY), secrets)
+    return Ask(spec, ModalOptions.model_validate(modal or {}), pricing.query(spec), secrets)
 
 
 def declared(ask: Ask) -> Declared:
@@ -167,9 +166,11 @@ def test_the_same_ask_gives_the_same_answer() -> None:
     assert declared(asked()) == declared(asked())
 
 
-def test_old_prices_are_called_old() -> None:
-    assert pricing.dated(1, TODAY).notes == ()
-    assert "Prices of modal are up to" in pricing.dated(1, date(2027, 1, 1)).notes[0]
+def test_old_prices_are_called_old_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(market.OFFLINE, raising=False)
+    monkeypatch.setattr(market, "STALE_DAYS", -1)
+    shown = " ".join(report(make_plan({"vllm-anywhere:provider": "modal"}), None).split())
+    assert shown.count("Prices of modal are up to") == 1
 
 
 def test_a_gpu_without_a_price_makes_no_sum() -> None:

@@ -192,7 +192,6 @@ def _hardware(ask: Ask, offer: Offer) -> str:
 
 
 def _notes(ask: Ask) -> Iterator[str]:
-    yield from market_of(ask).notes
     if len(_listed(ask)) > 1:
         yield "Modal starts the first GPU of the list that it has; the dearest of them is estimated."
     yield _LONG_NOTE

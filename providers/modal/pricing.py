@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
 from decimal import Decimal
 
 from providers import market
@@ -22,15 +21,8 @@ NARROW = Decimal("1.75")
 
 
 def query(spec: DeploymentSpec) -> Market:
-    """Modal's dated offers that are pinned nowhere, and what a reader must know of their age."""
-    return dated(spec.hardware.gpu_count, datetime.now(UTC).date())
-
-
-def dated(gpu_count: int, today: date) -> Market:
-    """The offers for that many GPUs; `placed` pins one to regions."""
-    offers = tuple(offer for offer in market.dated("modal", gpu_count) if not offer.region)
-    notes = () if market.offline() else tuple(market.age_notes("modal", offers, today))
-    return Market(offers, notes)
+    """Modal's dated offers that are pinned nowhere; `placed` pins one to regions."""
+    return Market(tuple(offer for offer in market.dated("modal", spec.hardware.gpu_count) if not offer.region))
 
 
 def factor_of(regions: Iterable[str]) -> Decimal:
