@@ -65,7 +65,7 @@ def _of_stack(found: Stack, model: str, hourly: Decimal | None) -> Target:
         hourly, note = stack_price(found)
         if hourly is not None and found.endpoints:
             # They cost the same on average, and one of them is driven.
-            hourly /= len(found.endpoints)
+            hourly = (hourly / len(found.endpoints)).quantize(Decimal("0.0001"))
             note = f"{note} The price is that of one of {len(found.endpoints)} servers.".lstrip()
     served = model or found.model
     name = f"{found.name}: {served} on {found.provider}, {found.hardware}, at {found.endpoint}"

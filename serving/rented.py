@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from serving.lines import total
 from serving.offers import Offer, Rate
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+
+_NINE_DIGITS = Context(prec=9)
+"""Of a mean that never ends: enough for every cent of a month."""
 
 
 def as_output(offer: Offer) -> dict[str, Any]:
@@ -65,7 +70,7 @@ def _mean(rate: Rate, servers: Sequence[Offer]) -> Rate:
         return replace(rate, unit_price=None)
     if len(set(known)) == 1:
         return rate
-    mean = sum(known, Decimal(0)) / len(known)
+    mean = _NINE_DIGITS.divide(total(known), Decimal(len(known)))
     return replace(rate, unit_price=mean, assumption=f"mean of {len(servers)} servers, {min(known)} to {max(known)}")
 
 

@@ -11,10 +11,11 @@ import pytest
 
 from infra.plan import make_plan
 from providers.vastai.pricing import VastMarket
+from serving.lines import cents
 from serving.models import model
 from serving.offers import Offer, Rate
 from serving.rented import as_output, completed, dated_as, from_output, together
-from serving.spec import SpecError
+from serving.spec import HOURS_PER_MONTH, SpecError
 
 DAY = date(2026, 11, 1)
 
@@ -76,6 +77,13 @@ def test_several_servers_cost_their_mean_each() -> None:
     assert [r.unit_price for r in found.rates] == [Decimal("0.3"), Decimal("0.1")]
     assert "0.2 to 0.4" in found.rates[0].assumption
     assert together([one]) == one
+
+
+def test_a_mean_that_never_ends_is_told_to_nine_digits_and_comes_to_the_same_cent() -> None:
+    three = [offer(rate("GPU", price)) for price in ("0.31", "0.32", "0.38")]
+    mean = together(three).rates[0].unit_price
+    assert mean is not None and str(mean) == "0.336666667"
+    assert cents(3 * HOURS_PER_MONTH * mean) == cents(HOURS_PER_MONTH * Decimal("1.01"))
 
 
 def test_a_price_that_one_server_lacks_is_unknown_for_all() -> None:

@@ -218,6 +218,8 @@ def test_prometheus_scrapes_every_server_under_its_name() -> None:
 def test_a_load_test_of_one_server_counts_the_price_of_one() -> None:
     aimed = target("dev", "", "", "", None, read=lambda name: STACK)
     assert aimed.hourly == Decimal("0.5")
+    odd = STACK.model_copy(update={"cost": {**STACK.cost, "hourly_usd": "1.0000"}})
+    assert str(target("dev", "", "", "", None, read=lambda name: odd).hourly) == "0.3333"
     assert "one of 3 servers" in aimed.price_note
 
 
