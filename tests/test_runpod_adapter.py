@@ -20,6 +20,7 @@ from providers.runpod.adapter import ADAPTER
 from providers.runpod.choices import RunPodOptions
 from providers.runpod.endpoints import EndpointInputs
 from providers.runpod.pod_terms import PodInputs
+from providers.runpod.pricing import volume_hourly_usd
 from providers.runpod.volumes import VolumeInputs
 from providers.runpod.weights import WeightsInputs
 from serving.cost import estimate
@@ -299,6 +300,16 @@ def test_weights_on_a_volume_are_there_before_the_workers_and_have_a_line_of_the
     assert (line.quantity, line.bills) == (Decimal(20), "kept")
     WeightsInputs.model_validate({**weights.inputs, "volumeId": "v1"})
     VolumeInputs.model_validate(volume.inputs)
+
+
+def test_a_volume_costs_less_above_a_terabyte() -> None:
+    question = ask({"weights": "volume", "data_centers": ["EU-RO-1"], "volume_gb": 1500})
+    lines = estimate(question.spec, ADAPTER.offers(question)[0]).lines
+    assert [(line.rate.meter, line.monthly) for line in lines[-2:]] == [
+        ("network volume", Decimal(70)),
+        ("network volume above 1 TB", Decimal(25)),
+    ]
+    assert volume_hourly_usd(1500) == Decimal(95) / 730
 
 
 def test_weights_on_a_volume_serve_a_pod_too() -> None:

@@ -163,11 +163,11 @@ def test_runpod_sixteen_gb_flex_worker_always_on() -> None:
     assert cents(estimate(always_on(), with_meters(offer, "GPU")).monthly) == Decimal("420.48")
 
 
-def test_runpod_pod_pays_more_for_its_volume_when_stopped() -> None:
+def test_a_stopped_runpod_pod_costs_nothing_for_its_disk_is_erased() -> None:
     offer = only("runpod", "NVIDIA L4", tier="secure")
     made = estimate(always_on(60), offer)
     assert cents(made.monthly) == Decimal("0.49") * 730 + Decimal("6.00")
-    assert stopped_cost(always_on(60), offer) == Decimal("12.00")
+    assert stopped_cost(always_on(60), offer) == 0
 
 
 def test_runpod_tiers_differ_in_price_and_evidence() -> None:

@@ -18,11 +18,10 @@ from providers.runpod.answers import Answer
 from providers.runpod.client import Forbidden, Refused, RunPod, Urls, connect, key_from, urls_from
 from providers.runpod.endpoints import EndpointResource
 from providers.runpod.pods import PodResource
-from providers.runpod.pricing import dated_rate, hurry
+from providers.runpod.pricing import hurry, volume_hourly_usd
 from providers.runpod.vault import SecretResource
 from providers.runpod.volumes import RegistryResource, VolumeResource
 from serving import VERSION
-from serving.spec import HOURS_PER_MONTH
 
 BILLING = "https://console.runpod.io/user/billing"
 
@@ -131,11 +130,9 @@ class RunPodAccount:
                 yield Holding("pod", one.id, one.label, one.status.lower(), one.cost, one.created_at)
 
     def _volumes(self) -> Iterator[Holding]:
-        price = dated_rate("pod", "network volume").unit_price
         for one in self._cloud.all("/v2/network-volumes", "networkVolumes", answers.NetworkVolume):
             if is_label(one.label):
-                hourly = None if price is None else price * one.size / HOURS_PER_MONTH
-                yield Holding("volume", one.id, one.label, f"{one.size} GB", hourly)
+                yield Holding("volume", one.id, one.label, f"{one.size} GB", volume_hourly_usd(one.size))
 
     def _registries(self) -> Iterator[Holding]:
         for one in self._cloud.all("/v2/registries", "registries", answers.Named):

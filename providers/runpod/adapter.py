@@ -9,7 +9,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any
 
 from pydantic.alias_generators import to_camel
@@ -37,7 +36,7 @@ from providers.runpod.choices import (
     type_ids,
     volume_gb,
 )
-from providers.runpod.pricing import dated_rate
+from providers.runpod.pricing import volume_rates
 from serving import NAMESPACE
 from serving.engine_rules import parse_version
 from serving.gpus import Gpu, UnknownGpu
@@ -120,8 +119,7 @@ class RunPodAdapter:
             if prices and min(prices) != max(prices):
                 rates[0] = replace(rates[0], lowest=min(prices), highest=max(prices))
         if size := volume_gb(ask):
-            kind = "pod" if offer.kind == "pod" else "serverless"
-            rates.append(dated_rate(kind, "network volume", Decimal(size)))
+            rates += volume_rates("pod" if offer.kind == "pod" else "serverless", size)
         return replace(offer, rates=tuple(rates))
 
     def _pod(self, ask: Ask) -> Declaration:

@@ -23,6 +23,7 @@ from serving.snapshot import rate_of
 from serving.spec import HOURS_PER_MONTH, DeploymentSpec
 
 _CENT_OF_A_CENT = Decimal("0.0001")
+_TB = 1000
 CATALOGUE_URL = "https://api.runpod.io/v2/catalog/gpus"
 
 _LEVELS: tuple[Availability, ...] = ("NONE", "LOW", "MEDIUM", "HIGH")
@@ -84,6 +85,24 @@ def dated_rate(kind: Literal["pod", "serverless"], meter: str, quantity: Decimal
         if (price.platform, price.kind, price.meter) == ("runpod", kind, meter):
             return rate_of(price, quantity)
     return Rate(meter, "GB-Months", None, "snapshot", "", None, quantity=quantity)
+
+
+def volume_rates(kind: Literal["pod", "serverless"], size_gb: int) -> tuple[Rate, ...]:
+    """The rates of a network volume of that size: what is above 1 TB costs less.
+
+    Raises:
+        PlatformError: the user's own price file can't be read.
+    """
+    above = max(0, size_gb - _TB)
+    first = dated_rate(kind, "network volume", Decimal(size_gb - above))
+    return (first, dated_rate(kind, "network volume above 1 TB", Decimal(above))) if above else (first,)
+
+
+def volume_hourly_usd(size_gb: int) -> Decimal | None:
+    """What a network volume of that size costs an hour in US dollars; None when a price isn't known."""
+    costs = [None if r.unit_price is None else r.unit_price * (r.quantity or 0) for r in volume_rates("pod", size_gb)]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known, Decimal(0)) / HOURS_PER_MONTH if len(known) == len(costs) else None
 
 
 def rented(pod: Pod) -> Offer:
