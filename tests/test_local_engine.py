@@ -166,6 +166,8 @@ def test_a_new_server_that_never_answers_leaves_the_old_one_serving(project: Pro
     assert "vllm-anywhere:local.gguf" in text
     assert answers(before)
     assert len(project.servers()) == 1
+    records = [file.parent.name for file in (project.folder / "state/local").rglob("want.json")]
+    assert records == ["1"], "the one that was not made is no orphan"
 
 
 @pytest.mark.parametrize("when", ["before it listens", "while it loads"])

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from providers.base import PlatformError
+from providers.base import Interrupted, PlatformError
 from providers.local.client import LocalMachine, parse_activity
 from providers.local.resources import Server, ServerInputs
 from providers.native import Context
@@ -92,6 +92,23 @@ def test_a_server_that_stops_while_it_starts_says_why_and_leaves_nothing_running
     assert "The GPU ran out of memory" in str(caught.value)
     assert "Tried to allocate 146.00 MiB" in str(caught.value)
     assert not machine.is_running(LABEL)
+    assert machine.labels() == [], "state has no id of it, so no command would ever remove it"
+
+
+def test_a_cancelled_create_leaves_nothing(machine: LocalMachine) -> None:
+    cancelled = threading.Event()
+    cancelled.set()
+    with pytest.raises(Interrupted):
+        Server().create(context(cancelled), inputs())
+    assert machine.labels() == []
+
+
+def test_a_server_in_state_that_does_not_start_again_keeps_its_record(machine: LocalMachine) -> None:
+    first = Server().create(context(), inputs()).outputs
+    machine.stop(LABEL, time.sleep)
+    with pytest.raises(PlatformError):
+        Server().update(context(), LABEL, first, inputs(), inputs("--die"))
+    assert machine.labels() == [LABEL]
 
 
 def test_what_an_interrupted_create_left_is_adopted_when_it_is_the_same(machine: LocalMachine) -> None:

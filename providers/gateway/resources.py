@@ -73,10 +73,14 @@ class Proxy(NativeResource[ProxyInputs, ProxyOutputs]):
 
     def create(self, context: Context, inputs: ProxyInputs) -> Created[ProxyOutputs]:
         machine = _machine()
-        if machine.is_running(inputs.label):
-            # What an interrupted create left.
-            machine.stop(inputs.label, context.wait)
-        return self._start(machine, context, inputs)
+        try:
+            if machine.is_running(inputs.label):
+                # What an interrupted create left.
+                machine.stop(inputs.label, context.wait)
+            return self._start(machine, context, inputs)
+        except PlatformError:
+            machine.give_up(inputs.label)
+            raise
 
     def read(
         self, context: Context, id: str, inputs: ProxyInputs | None, outputs: ProxyOutputs | None

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,14 @@ class LocalMachine:
                 parent.rmdir()
             except OSError:
                 return
+
+    def give_up(self, label: str, pause: Pause = time.sleep, patience_s: float = 1.0) -> None:
+        """Remove what a failed create leaves, which state has no id of. What goes on running keeps its record."""
+        for _ in range(int(patience_s / 0.05)):
+            if not self.is_running(label):
+                self.forget(label)
+                return
+            pause(0.05)
 
     def log_tail(self, label: str, lines: int) -> list[str]:
         """The last lines that the server wrote."""

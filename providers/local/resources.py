@@ -92,11 +92,15 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
 
     def create(self, context: Context, inputs: ServerInputs) -> Created[ServerOutputs]:
         machine = _machine()
-        if machine.is_running(inputs.label):
-            if machine.want(inputs.label) == {**_want(inputs), **_keys(inputs)}:
-                return self._until_healthy(machine, context, inputs)
-            machine.stop(inputs.label, context.wait)
-        return self._start(machine, context, inputs)
+        try:
+            if machine.is_running(inputs.label):
+                if machine.want(inputs.label) == {**_want(inputs), **_keys(inputs)}:
+                    return self._until_healthy(machine, context, inputs)
+                machine.stop(inputs.label, context.wait)
+            return self._start(machine, context, inputs)
+        except PlatformError:
+            machine.give_up(inputs.label)
+            raise
 
     def read(
         self, context: Context, id: str, inputs: ServerInputs | None, outputs: ServerOutputs | None
