@@ -105,15 +105,17 @@ def _dearest(found: Estimate) -> str:
 
 def _change(spec: DeploymentSpec, offer: Offer, limit: _Limit, ranking: Ranking) -> str:
     """The fewest settings that keep within the limit, at their cheapest; else the cheapest there is."""
-    best: _Way | None = None
-    for names, changed in _variants(spec):
-        way = _cheapest(names, changed, offer, limit, ranking(changed))
-        if way and (best is None or way.rank(limit) < best.rank(limit)):
-            best = way
-    if best is None:
+
+    def way(changed: DeploymentSpec) -> _Way | None:
+        return _cheapest(spec, changed, offer, limit, ranking(changed))
+
+    found = [one for changed in _variants(spec) if (one := way(changed))]
+    if not found:
         return "Nothing cheaper fits"
+    best = min(found, key=lambda one: one.rank(limit))
     per = " an hour" if limit.hourly else ""
     if best.cost <= limit.amount:
+        best = _most_servers(best, spec.scaling.min, limit, way)
         return f"Within it: {' and '.join(best.settings)} for ${cents(best.cost)}{per}"
     return (
         "Nothing that fits costs so little, the cheapest being "
@@ -125,6 +127,7 @@ def _change(spec: DeploymentSpec, offer: Offer, limit: _Limit, ranking: Ranking)
 class _Way:
     """One way to pay less: what to set, and what it comes to."""
 
+    changed: DeploymentSpec
     settings: tuple[str, ...]
     gpu: str
     platform: str
@@ -139,39 +142,59 @@ class _Way:
 
 
 def _cheapest(
-    names: tuple[str, ...], changed: DeploymentSpec, offer: Offer, limit: _Limit, found: Sequence[Candidate]
+    spec: DeploymentSpec, changed: DeploymentSpec, offer: Offer, limit: _Limit, found: Sequence[Candidate]
 ) -> _Way | None:
     """The best candidate under one changed spec: on the same platform if one there keeps within the limit."""
-    best: _Way | None = None
+    ways: list[_Way] = []
     # They come cheapest first, so the first of a platform is its best by the month.
     for platform in dict.fromkeys(c.offer.platform for c in found if c.ok and c.priced):
         of_it = [c for c in found if c.ok and c.priced and c.offer.platform == platform]
         cost, pick = min(((limit.of(changed, c), c) for c in of_it[:_LOOKED_AT]), key=lambda pair: pair[0])
-        move = () if platform == offer.platform else (f"`provider: {platform}`",)
-        way = _Way((*move, *names, f"`hardware.gpus: [{pick.offer.gpu}]`"), pick.offer.gpu, platform, bool(move), cost)
-        if best is None or way.rank(limit) < best.rank(limit):
-            best = way
-    return best
+        moves = platform != offer.platform
+        move = (f"`provider: {platform}`",) if moves else ()
+        settings = (*move, *_settings(spec, changed), f"`hardware.gpus: [{pick.offer.gpu}]`")
+        ways.append(_Way(changed, settings, pick.offer.gpu, platform, moves, cost))
+    return min(ways, key=lambda way: way.rank(limit), default=None)
 
 
 _LOOKED_AT = 50
 """Candidates of a platform whose hourly cost is worked out; they come by the month, which is nearly the same order."""
 
 
-def _variants(spec: DeploymentSpec) -> Iterator[tuple[tuple[str, ...], DeploymentSpec]]:
-    """The spec with any GPU, and with every set of changes that can lower its cost: what to set, and the spec."""
+def _most_servers(best: _Way, too_many: int, limit: _Limit, way: Callable[[DeploymentSpec], _Way | None]) -> _Way:
+    """The same way with as many servers as the limit bears, which are fewer than `too_many`."""
+    while too_many - (least := best.changed.scaling).min > 1:
+        count = (least.min + too_many) // 2
+        more = way(best.changed.model_copy(update={"scaling": least.model_copy(update={"min": count})}))
+        if more and more.rank(limit)[:3] == best.rank(limit)[:3]:
+            best = more
+        else:
+            too_many = count
+    return best
+
+
+def _variants(spec: DeploymentSpec) -> Iterator[DeploymentSpec]:
+    """The spec with any GPU, and with every set of changes that can lower its cost."""
     hardware, scaling, placement = spec.hardware, spec.scaling, spec.placement
-    changes: list[tuple[str, str, Part]] = [
-        (f"`scaling.min: {least}`", "scaling", scaling.model_copy(update={"min": least}))
-        for least in reversed(range(min(scaling.min, 2)))
+    any_gpu = hardware.model_copy(update={"gpus": ()})
+    changes: list[tuple[str, Part]] = [
+        ("scaling", scaling.model_copy(update={"min": least})) for least in reversed(range(min(scaling.min, 2)))
     ]
     if not hardware.spot:
-        changes.append(("`hardware.spot: true`", "hardware", hardware.model_copy(update={"gpus": (), "spot": True})))
+        changes.append(("hardware", any_gpu.model_copy(update={"spot": True})))
     if placement.tier == "secure" and not placement.gdpr:
-        changes.append(("`placement.tier: any`", "placement", placement.model_copy(update={"tier": "any"})))
+        changes.append(("placement", placement.model_copy(update={"tier": "any"})))
     for size in range(len(changes) + 1):
         for chosen in combinations(changes, size):
-            sections = {section: value for _, section, value in chosen}
-            if len(sections) == size:
-                update = {"hardware": hardware.model_copy(update={"gpus": ()}), **sections}
-                yield tuple(name for name, _, _ in chosen), spec.model_copy(update=update)
+            if len(dict(chosen)) == size:
+                yield spec.model_copy(update={"hardware": any_gpu, **dict(chosen)})
+
+
+def _settings(spec: DeploymentSpec, changed: DeploymentSpec) -> Iterator[str]:
+    """What makes one spec the other, but for the GPU."""
+    if changed.scaling.min != spec.scaling.min:
+        yield f"`scaling.min: {changed.scaling.min}`"
+    if changed.hardware.spot != spec.hardware.spot:
+        yield "`hardware.spot: true`"
+    if changed.placement.tier != spec.placement.tier:
+        yield f"`placement.tier: {changed.placement.tier}`"

@@ -83,6 +83,18 @@ def test_fewer_workers_are_offered_when_several_always_run() -> None:
     assert "`scaling.min: 1` and `hardware.gpus: [L4]` for $365.00" in text
 
 
+def test_as_many_workers_stay_as_the_limit_bears() -> None:
+    for servers in (3, 4, 17):
+        text = refusal(limited("800", scaling={"min": servers, "max": servers}), offer(price="0.5"))
+        assert "`scaling.min: 2` and `hardware.gpus: [L4]` for $730.00" in text
+    text = refusal(
+        spec(budget={"hourly_usd": "3.2"}, scaling={"min": 9, "max": 9}), offer(price="0.5"), offer("vastai", "A10")
+    )
+    assert "Within it: `scaling.min: 6` and `hardware.gpus: [L4]` for $3.00 an hour" in text
+    both = refusal(limited("300", scaling={"min": 4, "max": 4}), offer(price="0.5"), offer(price="0.2", spot=True))
+    assert "`scaling.min: 2` and `hardware.spot: true` and `hardware.gpus: [L4]` for $292.00" in both
+
+
 def test_when_nothing_is_cheap_enough_the_cheapest_is_named() -> None:
     text = refusal(limited("10"), offer(price="0.5"), offer("vastai", "A10", "0.1"))
     assert "Nothing that fits costs so little, the cheapest being A10 on vastai for $73.00" in text
