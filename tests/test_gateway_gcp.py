@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from providers.base import Declaration, Declared, Ref, Text
-from providers.gateway.holder import Holder
 from providers.gcp.gateway import gateway_declared
 from providers.replicas import replicas, resources
 from serving.gateway import LITELLM, GatewaySpec, Upstream, parse_gateway, source, unreachable
@@ -128,57 +127,6 @@ def test_a_boot_that_was_cut_off_installs_again_and_the_next_one_does_not(tmp_pa
     assert "systemctl restart vllm-anywhere.service vllm-anywhere-keys.service" in said
     code, said = boot()
     assert (code, "pip" in said, "systemctl start" in said) == (0, False, True)
-
-
-class FakeProxy:
-    """A proxy that does what a test says."""
-
-    def __init__(self) -> None:
-        self.ended = self.released = self.killed = self.ready = False
-
-    def answers(self) -> bool:
-        return self.ready
-
-    def release(self) -> None:
-        self.released = True
-
-    def gone(self) -> bool:
-        return self.ended
-
-    def kill(self) -> None:
-        self.killed = True
-
-
-def test_the_proxy_before_answers_until_the_next_one_does() -> None:
-    started: list[FakeProxy] = []
-    told: list[tuple[int, str]] = []
-
-    def start(serial: int) -> Any:
-        assert serial == len(started) + 1
-        started.append(FakeProxy())
-        return started[-1]
-
-    holder = Holder(start, lambda serial, problem: told.append((serial, problem)), lambda: 0.0)
-    assert holder.alive() and holder.alive() and not told
-    started[0].ready = True
-    assert holder.alive()
-    holder.change()
-    assert holder.alive() and not started[0].released
-    started[1].ended = True
-    assert holder.alive() and started[1].killed and not started[0].released
-    holder.change()
-    assert holder.alive()
-    started[2].ready = True
-    assert holder.alive() and started[0].released
-    assert told == [(1, ""), (2, "LiteLLM's proxy stopped while it started"), (3, "")]
-
-
-def test_a_gateway_whose_first_proxy_does_not_start_ends() -> None:
-    proxy = FakeProxy()
-    proxy.ended = True
-    holder = Holder(lambda _: proxy, lambda *_: None, lambda: 0.0)  # type: ignore[arg-type, return-value]
-    assert holder.alive()
-    assert not holder.alive()
 
 
 def test_the_vm_its_disk_and_its_address_are_priced_and_what_is_not_known_is_never_zero() -> None:

@@ -35,6 +35,8 @@ _READY_S = 120.0
 """Seconds until a proxy has to answer; LiteLLM takes some seconds to be imported."""
 _PAUSES_S = (0.0, 1.0, 2.0, 5.0, 10.0)
 """Waits before a proxy that has ended by itself is started again, and again."""
+_LIVED_S = 300.0
+"""A proxy that ends after that many seconds did not fail to start."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,20 @@ class Proxy:
         told, ready = os.pipe()
         held, leash = os.pipe()
         self._ready, self._leash = told, leash
-        self._process = subprocess.Popen(
-            [program.python, "gateway_serve.py", str(self.folder), str(listening.fileno()), str(ready)],
-            cwd=self.folder,
-            env=program.env,
-            stdin=held,
-            pass_fds=[listening.fileno(), ready, *inherited],
-        )
-        os.close(held)
-        os.close(ready)
+        try:
+            self._process = subprocess.Popen(
+                [program.python, "gateway_serve.py", str(self.folder), str(listening.fileno()), str(ready)],
+                cwd=self.folder,
+                env=program.env,
+                stdin=held,
+                pass_fds=[listening.fileno(), ready, *inherited],
+            )
+        except OSError:
+            self.release()
+            raise
+        finally:
+            os.close(held)
+            os.close(ready)
 
     @property
     def ended(self) -> bool:
@@ -138,7 +145,7 @@ class Holder:
         self._next: Proxy | None = None
         self._leaving: list[Proxy] = []
         self._begun = self._again_at = clock()
-        self._ends = 0
+        self._restarts = 0
         self._changed = True
 
     def change(self) -> None:
@@ -150,24 +157,39 @@ class Holder:
         self._leaving = [one for one in self._leaving if not one.gone()]
         if self._current and self._current.ended:
             self._current.release()
-            self._current, self._ends = None, self._ends + 1
-            self._again_at = self._clock() + _PAUSES_S[min(self._ends, len(_PAUSES_S) - 1)]
-            self._changed = True
+            self._current = None
+            if self._clock() - self._begun > _LIVED_S:
+                self._restarts = 0
+            self._start_again()
         if self._next:
             return self._await_next(self._next)
         if self._changed and self._clock() >= self._again_at:
             self._changed, self._begun = False, self._clock()
             self._serial += 1
-            self._next = self._start(self._serial)
+            try:
+                self._next = self._start(self._serial)
+            except OSError as error:
+                return self._failed(f"LiteLLM's proxy can't be started: {error.strerror}: {error.filename}")
         return True
+
+    def _start_again(self) -> None:
+        self._again_at = self._clock() + _PAUSES_S[min(self._restarts, len(_PAUSES_S) - 1)]
+        self._restarts += 1
+        self._changed = True
+
+    def _failed(self, why: str) -> bool:
+        """Whether the gateway goes on after a proxy that did not start."""
+        self._tell(self._serial, why)
+        if self._serial > 1 and self._current is None:
+            self._start_again()
+        return self._serial > 1
 
     def _await_next(self, new: Proxy) -> bool:
         if new.ended or self._clock() - self._begun > _READY_S:
             why = "LiteLLM's proxy stopped while it started" if new.ended else f"no answer within {_READY_S:.0f} s"
             new.kill()
             self._next = None
-            self._tell(self._serial, why)
-            return self._serial > 1
+            return self._failed(why)
         if new.answers():
             if self._current:
                 self._current.release()

@@ -100,10 +100,10 @@ class Proxy(NativeResource[ProxyInputs, ProxyOutputs]):
         machine = _machine()
         if not machine.is_running(id):
             return self._start(machine, context, new)
-        before, _ = machine.state(id)
+        before, failed = machine.state(id)
         machine.write_keys(id, new.api_key.get_secret_value(), new.previous_key.get_secret_value())
         machine.keep(id, _want(new), new.upstream_keys.get_secret_value())
-        if _alike(old, new):
+        if _only_keys(old, new) and not failed:
             return Created(id, _outputs(machine, id))
         machine.change(id)
         begun = context.clock()
@@ -112,7 +112,9 @@ class Proxy(NativeResource[ProxyInputs, ProxyOutputs]):
             if not machine.is_running(id):
                 return self._start(machine, context, new)
             if waited > (context.timeout_s or new.timeout_s):
-                return Created(id, _outputs(machine, id), f"the new proxy does not answer after {waited:.0f} s")
+                what = f"the new proxy does not answer after {waited:.0f} s; the one before still does"
+                problem = explain(f"{what}. `pulumi up` tries again", machine.log_tail(id, 200))
+                return Created(id, _outputs(machine, id), problem)
             context.wait(_POLL_S)
         problem = now[1] and explain(
             f"{now[1]}; the one before still answers. `pulumi up` tries again", machine.log_tail(id, 200)
@@ -173,10 +175,13 @@ def _inputs(id: str, want: Mapping[str, Any], upstream_keys: str) -> ProxyInputs
     return ProxyInputs.model_validate({**told, **texts, **own})
 
 
-def _alike(old: ProxyInputs, new: ProxyInputs) -> bool:
-    """Whether the proxy that runs does for both: the guard takes new keys while it serves."""
-    left_out = {*_OWN, *_KEYS}
-    return old.model_dump(exclude=left_out) == new.model_dump(exclude=left_out)
+def _only_keys(old: ProxyInputs, new: ProxyInputs) -> bool:
+    """Whether the keys of clients are what differs: the guard takes new ones while it serves.
+
+    Where nothing differs, the engine tries again what has failed.
+    """
+    differing = {name for name in ProxyInputs.model_fields if getattr(old, name) != getattr(new, name)} - _OWN
+    return bool(differing) and differing <= _KEYS
 
 
 def _outputs(machine: GatewayMachine, label: str) -> ProxyOutputs:
