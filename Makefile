@@ -29,7 +29,7 @@ setup: python ## the Python environment and the Pulumi CLI
 
 up: setup ## set up, deploy stack `local`, show how to talk to it
 	@$(ENV) { $(HAS_STACK) || pulumi stack init local; } && \
-	    pulumi up -s local --yes --skip-preview && \
+	    pulumi up -s local --yes --skip-preview --suppress-outputs && \
 	    vllm-anywhere hello -s local
 
 down: $(if $(USED),setup) ## destroy stack `local`

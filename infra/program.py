@@ -21,7 +21,7 @@ from serving.cost import BASED_ON_USE
 from serving.offers import Offer
 from serving.quote import Running, Unread, running
 from serving.rented import from_output
-from serving.report import PlanView, plan_facts, plan_report, rented_text
+from serving.report import PlanView, cost_output, plan_facts, plan_report, rented_text
 
 _READ_OUTPUTS = "pulumi:pulumi:readStackOutputs"
 _READS, _READ_PAUSE_S = 20, 0.05
@@ -55,12 +55,12 @@ class Deployment(pulumi.ComponentResource):
         in_turn = asyncio.ensure_future(_turns(plan, now)) if len(servers) > 1 else None
         registered = register(declarations, wanted, parent=self, platform=plan.spec.provider, turns=in_turn)
         # It is long work, which whatever is quoted in the end shares.
-        ahead = pulumi.Output.from_input(asyncio.to_thread(plan.quote.as_output))
+        ahead = pulumi.Output.from_input(asyncio.to_thread(cost_output, plan.quote))
         actual = ahead.apply(lambda _: plan)
         if rented:
             told = pulumi.Output.all(ahead, resolve(rented, registered))
             actual = told.apply(lambda known: plan.as_rented(known[1]), run_with_unknowns=True)
-        cost = actual.apply(lambda known: known.quote.as_output())
+        cost = actual.apply(lambda known: cost_output(known.quote))
         self._tell(plan, actual, registered[KEY.resource].urn, ahead, pulumi.Output.from_input(now))
         outputs = {
             "endpoint": resolve(plan.declared.endpoint, registered),

@@ -104,8 +104,7 @@ def monitor(
 
 def of_stack(stack: Stack) -> Endpoint:
     """A stack's endpoint, and those of all its servers where there are several."""
-    kinds = {line.get("ServiceName") for line in stack.cost.get("lines") or ()}
-    sleeps = bool(kinds & BASED_ON_USE)
+    sleeps = stack.cost.get("kind") in BASED_ON_USE
     servers = {one.server: one.endpoint for one in stack.endpoints}
     return Endpoint(stack.name, stack.endpoint, stack.api_key, stack.provider, stack.ca_pem, sleeps, servers)
 

@@ -146,8 +146,7 @@ def _answer(stack: Stack, client: ChatClient, clock: Callable[[], float]) -> Pro
 
 def may_sleep(stack: Stack, spec: DeploymentSpec | None) -> bool:
     """Whether a request could wake workers, and be paid for."""
-    kinds = {line.get("ServiceName") for line in stack.cost.get("lines") or ()}
-    return bool(kinds & BASED_ON_USE) and (spec is None or spec.scaling.min == 0)
+    return stack.cost.get("kind") in BASED_ON_USE and (spec is None or spec.scaling.min == 0)
 
 
 def read_config(stack: str, run: Run) -> DeploymentSpec | None:

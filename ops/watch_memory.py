@@ -135,9 +135,8 @@ class Folder:
 
 
 def _terms(cost: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("hourly_usd", "monthly_usd", "high", "incomplete", "depends_on_usage")
-    kinds = sorted({str(line.get("ServiceName")) for line in cost.get("lines") or ()})
-    return {name: cost[name] for name in names if name in cost} | {"lines": [{"ServiceName": one} for one in kinds]}
+    names = ("kind", "hourly_usd", "monthly_usd", "high", "incomplete", "depends_on_usage")
+    return {name: cost[name] for name in names if name in cost}
 
 
 def _file_name(stack: str) -> str:

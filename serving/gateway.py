@@ -245,7 +245,7 @@ def upstream(stack: str, outputs: Mapping[str, Any] | None) -> Upstream | Proble
         provider=str(outputs.get("provider", "")),
         model=str(outputs["model"]),
         endpoints=tuple(several or [str(outputs["endpoint"])]),
-        by_use=any(line.get("ServiceName") in BASED_ON_USE for line in cost.get("lines") or ()),
+        by_use=cost.get("kind") in BASED_ON_USE,
         hourly=_usd(cost.get("hourly_usd")),
         monthly=_usd(cost.get("monthly_usd")),
         ca_pem=str(outputs.get("ca_pem") or ""),

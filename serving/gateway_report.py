@@ -13,7 +13,7 @@ from serving.gateway import GatewaySpec, Upstream, api_price
 from serving.gateway_vm import DISK_GB, vm_offer
 from serving.offers import Offer, no_charge
 from serving.prices import Price
-from serving.report import WIDTH, render
+from serving.report import WIDTH, line_texts, render
 from serving.spec import DeploymentSpec
 
 
@@ -90,7 +90,8 @@ def _where(spec: GatewaySpec, cost: Mapping[str, Any]) -> str:
 def gateway_cost(spec: GatewaySpec, prices: Iterable[Price]) -> dict[str, Any]:
     """The stack output `cost` of a gateway."""
     offer = vm_offer(spec.gcp, prices) if spec.on == "gcp" else _OWN
-    return {**estimate(DeploymentSpec(), offer, None).as_output(), "budget": None, "alternatives": []}
+    bill = estimate(DeploymentSpec(), offer, None)
+    return {**bill.as_output(), "lines": line_texts(bill), "budget": None, "alternatives": []}
 
 
 _OWN = Offer(

@@ -217,9 +217,9 @@ class Estimate:
         return any(line.quantity is None and line.rate.bills == "awake" for line in self.lines)
 
     def as_output(self) -> dict[str, Any]:
-        """The stack output `cost`: money as text, net unless it says list; null when no price at all is known.
+        """For programs: money as text, net unless it says list; null when no price at all is known.
 
-        `lines` are rows of `CostLine.focus`.
+        `kind` is what is rented, `lines` are rows of `CostLine.focus`.
         """
         known = any(line.rate.unit_price is not None for line in self.lines) or not self.lines
 
@@ -238,6 +238,7 @@ class Estimate:
             "hours": _text(self.hours),
             "incomplete": self.incomplete,
             "depends_on_usage": self.open_use,
+            "kind": self.lines[0].offer.kind if self.lines else "",
             "lines": [line.focus() for line in self.lines],
         }
 

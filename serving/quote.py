@@ -92,7 +92,7 @@ class Quote:
         return replace(self, offer=offer, estimate=estimate(self.spec, offer, assumed), planned=self)
 
     def as_output(self) -> dict[str, Any]:
-        """The stack output `cost`: money as text. `rented` is what it is the cost of, once that exists."""
+        """For programs: money as text. `rented` is what it is the cost of, once that exists."""
         return {
             **self.estimate.as_output(),
             "budget": self.budget.as_output() if self.budget else None,

@@ -65,6 +65,30 @@ def plan_facts(plan: PlanView, quote: Quote, now: Running | Unread | None) -> di
     }
 
 
+def cost_output(quote: Quote) -> dict[str, Any]:
+    """The stack output `cost`: `Quote.as_output` with one text for each line and each alternative.
+
+    Pulumi prints outputs whole, and asks whether to go on below them: rows of two dozen columns would push the
+    report off the screen.
+    """
+    estimate = quote.estimate
+    than = None if estimate.incomplete or estimate.open_hours else estimate.monthly
+    elsewhere = [alternative_text(candidate, than) for candidate in quote.elsewhere]
+    return {**quote.as_output(), "lines": line_texts(estimate), "alternatives": elsewhere}
+
+
+def line_texts(estimate: Estimate) -> list[str]:
+    """A bill, one text a line: `disk: 60 GB-mo x $0.10/GB-mo = $6.00 a month (snapshot 2026-07-20)`."""
+    told: set[str] = set()
+    return [_line_text(line, _source(line, told)) for line in estimate.lines]
+
+
+def _line_text(line: CostLine, source: str) -> str:
+    price = " x ".join(text for text in (_quantity(line), _unit_price(line.rate)) if text)
+    monthly = "" if line.monthly is None else f" = {dollars(line.monthly)} a month"
+    return f"{line.rate.meter}: {price}{monthly}{f' ({source})' if source else ''}"
+
+
 def _facts(rows: Iterator[tuple[str, str]]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)

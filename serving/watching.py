@@ -55,7 +55,7 @@ class Money:
         if cost.get("incomplete"):
             return cls()
         hourly, monthly, high = (_usd(cost.get(name)) for name in ("hourly_usd", "monthly_usd", "high"))
-        workers = any(line.get("ServiceName") in BASED_ON_USE for line in cost.get("lines") or ())
+        workers = cost.get("kind") in BASED_ON_USE
         return cls(hourly, monthly, high, bool(cost.get("depends_on_usage")) and workers)
 
     @property

@@ -194,7 +194,7 @@ def described(stub: Stub, hourly: str = "0", by_use: bool = False, **more: Any) 
         "model": stub.name,
         "provider": "runpod",
         "hardware": "a stub",
-        "cost": {"hourly_usd": hourly, "monthly_usd": "9.00", "lines": [{"ServiceName": service}]},
+        "cost": {"hourly_usd": hourly, "monthly_usd": "9.00", "kind": service},
         **more,
     }
 

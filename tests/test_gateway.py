@@ -102,7 +102,7 @@ def test_each_server_of_a_stack_is_asked() -> None:
         "endpoints": [{"server": "server", "endpoint": "http://1/v1"}, {"server": "b", "endpoint": "http://2/v1"}],
         "model": "qwen3-4b",
         "provider": "vastai",
-        "cost": {"hourly_usd": "0.4000", "monthly_usd": "292.00", "lines": [{"ServiceName": "pod"}]},
+        "cost": {"hourly_usd": "0.4000", "monthly_usd": "292.00", "kind": "pod"},
     }
     found = upstream("a", outputs)
     assert isinstance(found, Upstream)

@@ -36,13 +36,13 @@ def stack(name: str = "prod", endpoint: str = "https://pod-8000.proxy.example/v1
         model="m",
         provider="runpod",
         hardware="1x L4",
-        cost=more.pop("cost", {"hourly_usd": "0.39", "lines": [{"ServiceName": "pod"}]}),
+        cost=more.pop("cost", {"hourly_usd": "0.39", "kind": "pod"}),
         ready=READY,
         **more,
     )
 
 
-SERVERLESS = {"hourly_usd": "0.10", "lines": [{"ServiceName": "storage"}, {"ServiceName": "serverless"}]}
+SERVERLESS = {"hourly_usd": "0.10", "kind": "serverless"}
 
 
 def run(*arguments: str, stacks: Iterable[Stack] = (stack(),), **environ: str) -> int:

@@ -20,7 +20,7 @@ from ops.status import Life, status, status_of_all
 NOW = datetime(2026, 11, 21, 12, 5, tzinfo=UTC)
 BEGAN = "2026-11-21T06:00:00.123456789Z"
 DEPLOYMENT = {"urn": "u", "type": "vllm-anywhere:index:Deployment", "created": BEGAN}
-SERVERLESS = {"hourly_usd": "0.0000", "monthly_usd": "4.00", "lines": [{"ServiceName": "serverless"}]}
+SERVERLESS = {"hourly_usd": "0.0000", "monthly_usd": "4.00", "kind": "serverless"}
 
 
 class Backend:

@@ -11,7 +11,7 @@ from serving.models import model
 from serving.prices import snapshot
 from serving.quote import Quote, Running, quote, running
 from serving.rank import chosen_order, rank
-from serving.report import PlanView, change_text, dollars, plan_facts, plan_report, signed, unit_dollars
+from serving.report import PlanView, change_text, cost_output, dollars, plan_facts, plan_report, signed, unit_dollars
 from serving.snapshot import snapshot_offers
 from serving.spec import DeploymentSpec
 from tests import golden
@@ -75,6 +75,22 @@ def test_the_same_data_is_there_for_programs() -> None:
     assert Decimal(cost["budget"]["left_usd"]) == 2000 - Decimal(cost["monthly_usd"])
     assert len(cost["alternatives"]) == 3
     assert "runpod" not in {other["provider"] for other in cost["alternatives"]}
+
+
+def test_the_stack_output_has_the_bill_and_the_alternatives_in_one_line_each() -> None:
+    found = quote_on(*STACKS["runpod"])
+    facts, output = found.as_output(), cost_output(found)
+    assert {key: output[key] for key in output if key not in ("lines", "alternatives")} == {
+        key: facts[key] for key in facts if key not in ("lines", "alternatives")
+    }
+    assert output["kind"] == "pod"
+    assert len(output["lines"]) == len(facts["lines"])
+    for text, line in zip(output["lines"], facts["lines"], strict=True):
+        assert text.startswith(f"{line['SkuMeter']}: ")
+        assert f" = {dollars(Decimal(line['ContractedCost']))} a month" in text
+        assert line["x_PriceAsOf"] in text
+    for text, other in zip(output["alternatives"], facts["alternatives"], strict=True):
+        assert text.startswith(f"{other['provider']}: {other['gpu']}, ")
 
 
 def test_a_missing_price_makes_the_total_incomplete_and_is_never_zero() -> None:

@@ -274,7 +274,7 @@ def test_a_failed_request_brings_a_whole_look_at_once() -> None:
 
 
 def test_workers_that_may_sleep_are_asked_only_with_wake() -> None:
-    cost = {**COST, "lines": [{"ServiceName": "serverless"}]}
+    cost = {**COST, "kind": "serverless"}
     cli = Cli(cost=cost, config={"vllm-anywhere:scaling": {"min": 0}})
     assert watched(cli, "--once", ask=refuse) == (0, [row := watched(cli, "--once", ask=refuse)[1][0]])
     assert row["healthy"] is None

@@ -118,8 +118,8 @@ def test_where_use_is_open_costs_are_compared_at_their_most() -> None:
 
 def test_traffic_of_unknown_volume_makes_no_machine_dearer_than_another_and_workers_of_unknown_hours_do() -> None:
     cost: dict[str, Any] = {"hourly_usd": "0.4", "monthly_usd": "300.00", "high": "400.00", "depends_on_usage": True}
-    assert Money.of({**cost, "lines": [{"ServiceName": "vm"}]}).compared == Decimal("300.00")
-    assert Money.of({**cost, "lines": [{"ServiceName": "vm"}, {"ServiceName": "serverless"}]}).compared == Decimal(400)
+    assert Money.of({**cost, "kind": "vm"}).compared == Decimal("300.00")
+    assert Money.of({**cost, "kind": "serverless"}).compared == Decimal(400)
 
 
 def test_a_price_that_is_not_known_is_compared_with_nothing() -> None:
