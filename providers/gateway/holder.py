@@ -169,7 +169,7 @@ class Holder:
             try:
                 self._next = self._start(self._serial)
             except OSError as error:
-                return self._failed(f"LiteLLM's proxy can't be started: {error.strerror}: {error.filename}")
+                return self._failed(f"LiteLLM's proxy can't be started: {error}")
         return True
 
     def _start_again(self) -> None:
