@@ -298,6 +298,12 @@ def test_a_machine_of_unknown_price_is_not_said_to_lack_the_gpu() -> None:
     assert reason.key == "gcp.machine_type" and "known prices" in reason.text
 
 
+def test_a_larger_machine_can_be_had_for_the_same_gpu_and_is_priced_by_its_cores() -> None:
+    (offer, *_) = ADAPTER.offers(ask({"machine_type": "n1-standard-16"}, hardware=T4))
+    quantities = {rate.meter: rate.quantity for rate in offer.rates}
+    assert (quantities["GPU"], quantities["vCPU"], quantities["memory"]) == (1, 16, 60)
+
+
 def test_a_number_of_gpus_that_no_machine_has_names_those_that_work() -> None:
     (reason,) = ADAPTER.unsupported(ask(hardware={"gpus": ["T4"], "gpu_count": 3}))
     assert (reason.key, reason.text.rpartition("; ")[2]) == ("hardware.gpu_count", "1, 2, 4 work")
