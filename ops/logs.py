@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from rich.text import Text
@@ -34,13 +35,14 @@ _KEY_VARIABLES = (
 
 @dataclass(frozen=True)
 class Log:
-    """What one server said, without keys, and the known failure in it."""
+    """What one server said, without keys, and the known failure in it; or why it can't be read."""
 
     platform: str
     server: str
     id: str
-    lines: tuple[str, ...]
+    lines: tuple[str, ...] = ()
     why: Diagnosis | None = None
+    problem: str = ""
 
 
 def add_logs(commands: Any) -> None:
@@ -58,41 +60,41 @@ def logs(args: argparse.Namespace, *, run: Run | None = None, answers: Callable[
     """Print the log of each server. With `--why`, returns 1 when no known failure is in any of them, else 0.
 
     Raises:
-        OpsError: there is no such stack, no server in it, or its platform doesn't hand out the log.
+        OpsError: there is no such stack, no server in it, or a platform doesn't hand out a log; the others are shown.
     """
     if args.lines < 1:
         raise OpsError(f"--lines {args.lines}: 1 or more")
     asked = max(args.lines, _LINES_FOR_WHY) if args.why else args.lines
-    read = [read_log(server, asked) for server in _servers(args.stack, args.server, run)]
+    found = [read_log(server, asked) for server in _servers(args.stack, args.server, run)]
     if args.why:
-        read = [_explained_by(log, args.stack, run, answers or _answers) for log in read]
-    if args.json:
-        show_json({"stack": args.stack, "servers": [_facts(log, args.stack, args.lines) for log in read]})
-    else:
-        for log in read:
-            _show(log, args, several=len(read) > 1)
-    return 1 if args.why and not any(log.why for log in read) else 0
+        found = [_explained_by(log, args.stack, run, answers or _answers) for log in found]
+    unread = [log.problem for log in found if log.problem]
+    if args.json and len(unread) < len(found):
+        show_json({"stack": args.stack, "servers": [_facts(log, args.stack, args.lines) for log in found]})
+    elif not args.json:
+        for log in found:
+            _show(log, args, several=len(found) > 1)
+    if unread:
+        raise OpsError("\n".join(unread))
+    return 1 if args.why and not any(log.why for log in found) else 0
 
 
 def read_log(server: Resource, lines: int) -> Log:
-    """The last lines of a server.
-
-    Raises:
-        OpsError: the platform doesn't hand them out.
-    """
+    """The last lines of a server, or why its platform doesn't hand them out."""
+    of = partial(Log, server.platform, server.name, server.id)
     if server.platform not in platform_names():
-        raise OpsError(f"{server.type} is of no platform whose logs can be read from here")
+        return of(problem=f"{server.type} is of no platform whose logs can be read from here")
     try:
         said = load_logs(server.platform)(server.id, lines)
     except PlatformError as error:
-        raise OpsError(f"the log of {server.id} can't be read: {error}") from None
+        return of(problem=f"the log of {server.name} ({server.id}) can't be read: {error}")
     shown = tuple(map(masked, said[-lines:]))
-    return Log(server.platform, server.name, server.id, shown, diagnose(shown))
+    return of(shown, diagnose(shown))
 
 
 def _explained_by(log: Log, stack: str, run: Run | None, answers: Callable[[Stack], bool]) -> Log:
     """With the failure that a server has which says that it is up, and isn't reached."""
-    unreached = None if log.why else diagnose(log.lines, unreachable=True)
+    unreached = None if log.why or log.problem else diagnose(log.lines, unreachable=True)
     if unreached is None:
         return log
     try:
@@ -139,6 +141,8 @@ def _servers(stack: str, number: int, run: Run | None) -> list[Resource]:
 
 
 def _show(log: Log, args: argparse.Namespace, *, several: bool) -> None:
+    if log.problem:
+        return
     # As text, since rich reads brackets in a plain string as its own markup.
     if several:
         show([Text(f"{log.server} on {log.platform} ({log.id})")])
@@ -147,7 +151,8 @@ def _show(log: Log, args: argparse.Namespace, *, several: bool) -> None:
     for line in log.lines[-args.lines :]:
         print(line)
     if not log.lines:
-        show([Text(f"{log.id} on {log.platform} has written nothing yet.")])
+        which = f"`pulumi refresh -s {args.stack} --preview-only` says which"
+        show([Text(f"{log.id} on {log.platform} has written nothing yet, or is gone; {which}.")])
 
 
 def _explained(log: Log, stack: str) -> str:
@@ -165,4 +170,5 @@ def _facts(log: Log, stack: str, lines: int) -> dict[str, Any]:
         "server_id": log.id,
         "lines": list(log.lines[-lines:]),
         "why": why and {"name": why.name, "cause": why.cause, "line": why.line, "fix": cure(why.fix, stack)},
+        "problem": log.problem,
     }

@@ -155,6 +155,25 @@ def test_several_servers_are_told_apart(runpod: RunPodEmulator, capsys: pytest.C
     ]
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_of_several_servers_those_that_can_be_read_are_shown_and_the_others_said_at_the_end(
+    runpod: RunPodEmulator, capsys: pytest.CaptureFixture[str], as_json: bool
+) -> None:
+    runpod.boot(log=["INFO one of two"], broken=True)
+    with client_of(runpod) as api:
+        lost, read = (created(api, "/v2/pods", POD)["id"] for _ in range(2))
+    runpod.faults.add(Fault(path=f"/{lost}/logs", kind=Kind.REFUSED, status=503))
+    cli = Cli(dev=[resource(POD_TOKEN, lost, name="server-1"), resource(POD_TOKEN, read, name="server-2")])
+    with pytest.raises(OpsError, match=rf"^the log of server-1 \({lost}\) can't be read: .*HTTP 503"):
+        logs(asked(*["--json"] * as_json), run=cli)
+    out = capsys.readouterr().out
+    if not as_json:
+        assert out == f"server-2 on runpod ({read})\nINFO one of two\n"
+        return
+    said = [(one["server"], one["lines"], bool(one["problem"])) for one in json.loads(out)["servers"]]
+    assert said == [("server-1", [], True), ("server-2", ["INFO one of two"], False)]
+
+
 def test_a_stack_without_a_server_says_what_deploys_one() -> None:
     with pytest.raises(OpsError, match=r"no server whose log could be read; `pulumi up -s dev`"):
         logs(asked(), run=Cli(dev=[]))
