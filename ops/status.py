@@ -342,16 +342,16 @@ def _span(span: timedelta) -> str:
 
 
 def _show(facts: dict[str, Any], out: TextIO) -> None:
-    console = Console(file=out, highlight=False)
+    console = Console(file=out, highlight=False, markup=False)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     table.add_row("stack", facts["stack"])
     for server in facts.get("servers", [facts]):
         if server["healthy"]:
-            health = f"[green]answers[/green] ({server['latency_ms']} ms)"
+            health = Text.assemble(("answers", "green"), f" ({server['latency_ms']} ms)")
         else:
-            health = f"[red]does not answer[/red]: {server['problem']}"
+            health = Text.assemble(("does not answer", "red"), f": {server['problem']}")
         table.add_row(server.get("server", "endpoint"), server["endpoint"])
         table.add_row("health" if server is facts else "", health)
     table.add_row("model", facts["model"] or ", ".join(facts["models"]))
@@ -360,8 +360,9 @@ def _show(facts: dict[str, Any], out: TextIO) -> None:
     if facts["uptime_s"] is not None:
         table.add_row("up", f"{timedelta(seconds=facts['uptime_s'])} (first answer {facts['ready_since']})")
     if facts["ends_at"]:
-        over = "[yellow]is over[/yellow] since" if facts["past_its_time"] else "is over at"
-        table.add_row("time", f"{over} {facts['ends_at']} (`budget.ttl_hours`)")
+        over = ("is over", "yellow") if facts["past_its_time"] else "is over"
+        when = f" {'since' if facts['past_its_time'] else 'at'} {facts['ends_at']} (`budget.ttl_hours`)"
+        table.add_row("time", Text.assemble(over, when))
     if facts["hourly_usd"] is not None:
         use = ", and every hour that a worker is awake: it depends on use" if facts["depends_on_usage"] else ""
         table.add_row("cost", f"${facts['hourly_usd']} an hour, ${facts['monthly_usd']} a month of 730 hours{use}")

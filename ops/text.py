@@ -17,15 +17,18 @@ PIPE_WIDTH = 120
 
 
 def show(parts: Sequence[RenderableType], out: TextIO | None = None) -> None:
-    """Print renderables: in colour as wide as the terminal, or plain and without trailing blanks in a pipe."""
+    """Print renderables: in colour as wide as the terminal, or plain and without trailing blanks in a pipe.
+
+    Texts are taken as they are: `placement.regions: [eu]` is no tag of Rich's.
+    """
     target: TextIO = sys.stdout if out is None else out
     if target.isatty():
-        console = Console(file=target, highlight=False)
+        console = Console(file=target, highlight=False, markup=False)
         for part in parts:
             console.print(part)
         return
     width = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns
-    console = Console(file=target, highlight=False, width=width, color_system=None, legacy_windows=False)
+    console = Console(file=target, highlight=False, markup=False, width=width, color_system=None, legacy_windows=False)
     with console.capture() as captured:
         for part in parts:
             console.print(part)

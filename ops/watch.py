@@ -239,7 +239,8 @@ def _view(args: argparse.Namespace, folder: Folder, out: TextIO) -> Generator[Ca
     elif out.isatty():
         kept = short_path((args.history or folder.path).absolute())
         about = f"history: {kept}{'' if args.heal else '; nothing is changed without --heal'}"
-        with Live("looking at the stacks", console=Console(file=out, highlight=False), auto_refresh=False) as live:
+        console = Console(file=out, highlight=False, markup=False)
+        with Live("looking at the stacks", console=console, auto_refresh=False) as live:
             yield lambda rows: live.update(table(rows, about), refresh=True)
     else:
         last: dict[str, list[str]] = {}
