@@ -274,7 +274,8 @@ def _ours(app: Deployed, label: str) -> Deployed:
     raise PlatformError(
         f"Modal has an app {app.id} already, which {whose}; nothing was changed. Stop it (`modal app stop {name} "
         f"-e {environment}`), deploy to another environment (`vllm-anywhere:modal.environment`), or adopt it: "
-        f"`pulumi import {App.token} server {app.id}`"
+        f"`pulumi import {App.token} server {app.id} --parent deployment=<URN>`, with the URN that `pulumi stack "
+        "--show-urns` has"
     )
 
 
