@@ -72,6 +72,13 @@ def test_the_protocols_own_table_comes_first_then_latencies_and_money(
     assert {served.body["max_tokens"] for served in stub.served} == {256}
 
 
+def test_a_first_look_asks_little(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--url", stub.url, "--preset", "quick") == 0
+    assert "10 requests, 2 at a time" in capsys.readouterr().out
+    assert len(stub.served) == 2 + 10
+    assert {served.body["max_tokens"] for served in stub.served} == {32}
+
+
 def test_the_model_is_asked_of_the_endpoint_and_the_key_is_read_from_the_environment(
     stub: Stub, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
