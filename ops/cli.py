@@ -34,7 +34,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line. Exits 0 when done, 1 when the answer is no or an error, 2 on wrong usage."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    args = _parser(arguments[0] if arguments else "").parse_args(arguments)
+    parser = _parser(arguments[0] if arguments else "")
+    if not arguments:
+        parser.print_help(sys.stderr)
+        sys.exit(2)
+    args = parser.parse_args(arguments)
     try:
         sys.exit(args.run(args))
     except OpsError as error:

@@ -21,7 +21,8 @@ from serving.spec import HOURS_PER_MONTH
 if TYPE_CHECKING:
     from serving.rank import Candidate
 
-WIDTH = 80
+WIDTH = 76
+"""Columns of the report by default: Pulumi shows it four columns in, and a terminal has 80."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _plan_rows(plan: PlanView, quote: Quote) -> Iterator[tuple[str, str]]:
         for finding in quote.preflight.notes:
             yield "fit", str(finding)
     if plan.creates:
-        yield "creates", ", ".join(f"{name} ({kind})" for name, kind in plan.creates)
+        yield "made of", ", ".join(f"{name} ({kind})" for name, kind in plan.creates)
     for note in plan.notes:
         yield "note", note
 
@@ -311,7 +312,14 @@ def signed(amount: Decimal) -> str:
 
 def render(parts: Sequence[RenderableType], width: int = WIDTH) -> str:
     """Renderables as plain text without trailing blanks."""
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        markup=False,
+        color_system=None,
+        force_terminal=False,
+        legacy_windows=False,
+    )
     for part in parts:
         console.print(part)
     text = console.file.getvalue()  # pyright: ignore

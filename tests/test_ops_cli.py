@@ -31,6 +31,14 @@ STACK = Stack(name="local", **OUTPUTS)
 NOW = datetime(2026, 11, 21, 6, 0, tzinfo=UTC) + timedelta(hours=3)
 
 
+def test_without_a_command_all_of_them_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        cli.main([])
+    assert exited.value.code == 2
+    said = capsys.readouterr().err
+    assert not [name for name in cli.COMMANDS if f"    {name}" not in said]
+
+
 def sse(*chunks: dict[str, Any], done: bool = True) -> bytes:
     lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
     return "".join([*lines, "data: [DONE]\n\n" if done else ""]).encode()

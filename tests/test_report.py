@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -64,6 +65,18 @@ def test_the_preview_of_every_platform_shows_the_whole_report(stack: str, width:
     assert max(map(len, text.splitlines())) <= width
     assert "\x1b" not in text
     golden.check(f"report/{stack}-{width}.txt", text)
+
+
+def test_the_report_as_pulumi_indents_it_is_no_wider_than_a_terminal() -> None:
+    found = quote_on(*STACKS["runpod"])
+    text = plan_report(view(found), found, RUNS)
+    assert max(len(f"    {line}") for line in text.splitlines()) <= 80
+
+
+def test_brackets_in_a_note_are_no_tags() -> None:
+    found = quote_on(*STACKS["runpod"])
+    note = "Wider: `placement.regions: [eu]`."
+    assert note in plan_report(replace(view(found), notes=[note]), found, RUNS)
 
 
 def test_the_same_data_is_there_for_programs() -> None:
