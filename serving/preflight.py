@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,7 +21,7 @@ from serving.capabilities import (
 from serving.engine_rules import Version, parse_version
 from serving.fit import Fit, changes_on, fits
 from serving.gpus import Gpu, all_gpus
-from serving.memory import RENTED_FOREIGN_GIB, Engine
+from serving.memory import Engine
 from serving.models import Model, all_models, quantized_copies
 from serving.spec import DEFAULT_VLLM_VERSION, NAMESPACE, DeploymentSpec
 
@@ -39,21 +39,6 @@ UNSTABLE_IN_FP16 = ("Gemma2", "Gemma3", "Glm4")
 
 UNCOUNTED_ARGS = ("--enable-lora", "--speculative-config", "--speculative_config", "--cpu-offload-gb")
 
-GCP_MACHINES: Mapping[str, tuple[str, ...]] = {
-    "T4": ("n1-",),
-    "V100 16GB": ("n1-",),
-    "P100 16GB": ("n1-",),
-    "P4": ("n1-",),
-    "L4": ("g2-",),
-    "A100 40GB SXM": ("a2-highgpu-", "a2-megagpu-"),
-    "A100 80GB SXM": ("a2-ultragpu-",),
-    "H100 SXM": ("a3-highgpu-", "a3-megagpu-", "a3-edgegpu-"),
-    "H200": ("a3-ultragpu-",),
-    "B200": ("a4-highgpu-",),
-    "RTX PRO 6000": ("g4-standard-",),
-}
-"""Machine families that carry each GPU; N1 takes it as an attachment, the others come with it."""
-
 
 @dataclass(frozen=True)
 class Host:
@@ -61,28 +46,14 @@ class Host:
 
     Attributes:
         driver: NVIDIA driver branch, such as 580.
-        cuda: newest CUDA release that the driver takes, such as (12, 8).
-        machine: machine type, where the platform has them (`n1-standard-4`).
-        public_port: anybody on the internet can reach the server's port.
-        foreign_gib: memory that others hold on the card.
     """
 
     platform: str = ""
     driver: int | None = None
-    cuda: tuple[int, int] | None = None
-    machine: str = ""
-    public_port: bool = True
-    foreign_gib: float = RENTED_FOREIGN_GIB
 
     def takes(self, cuda: tuple[int, int]) -> bool:
         """Whether a container with that CUDA release can run, as far as is known."""
-        by_driver = self.driver is None or self.driver >= driver_for(cuda)
-        return by_driver and (self.cuda is None or self.cuda >= cuda)
-
-    @property
-    def limits(self) -> str:
-        driver = [] if self.driver is None else [f"driver {self.driver}"]
-        return " and ".join([*driver, *([] if self.cuda is None else [f"at most CUDA {self.cuda[0]}.{self.cuda[1]}"])])
+        return self.driver is None or self.driver >= driver_for(cuda)
 
 
 @dataclass(frozen=True)
@@ -124,10 +95,10 @@ class Preflight:
 def preflight(spec: DeploymentSpec, model: Model, gpu: Gpu, host: Host) -> Preflight:
     """Every rule that `spec` breaks on `gpu`, and how it fits."""
     version = image_version(spec)
-    fit = fits(model, gpu, engine_of(spec, host))
+    fit = fits(model, gpu, engine_of(spec))
     findings = (
         *_image(spec, version, gpu, host),
-        *_advisories(spec, host),
+        *_advisories(spec),
         *_precision(spec, model, gpu),
         *_quantization(spec, model, version, gpu, fit.engine),
         *_platform(gpu, host),
@@ -138,7 +109,7 @@ def preflight(spec: DeploymentSpec, model: Model, gpu: Gpu, host: Host) -> Prefl
     return Preflight(fit, findings)
 
 
-def engine_of(spec: DeploymentSpec, host: Host | None = None) -> Engine:
+def engine_of(spec: DeploymentSpec) -> Engine:
     """The flags of the spec that decide about memory."""
     return Engine(
         version=".".join(str(part) for part in image_version(spec)),
@@ -150,7 +121,6 @@ def engine_of(spec: DeploymentSpec, host: Host | None = None) -> Engine:
         kv_cache_dtype=spec.model.kv_cache_dtype,
         dtype=spec.model.dtype,
         tensor_parallel=spec.hardware.gpu_count,
-        foreign_gib=RENTED_FOREIGN_GIB if host is None else host.foreign_gib,
     )
 
 
@@ -173,7 +143,8 @@ def _image(spec: DeploymentSpec, version: Version, gpu: Gpu, host: Host) -> Iter
         works = f"A host with driver {driver_for(needs)} or later"
         if needs > older and host.takes(older):
             works += f", or `engine.image: vllm/vllm-openai:v{'.'.join(map(str, version))}-cu129`"
-        yield Finding(key, value, f"the image holds CUDA {needs[0]}.{needs[1]}, and the host has {host.limits}", works)
+        wrong = f"the image holds CUDA {needs[0]}.{needs[1]}, and the host has driver {host.driver}"
+        yield Finding(key, value, wrong, works)
     if gpu.compute_capability < (7, 0):
         yield Finding(
             "hardware.gpus",
@@ -190,14 +161,13 @@ def _image(spec: DeploymentSpec, version: Version, gpu: Gpu, host: Host) -> Iter
         )
 
 
-def _advisories(spec: DeploymentSpec, host: Host) -> Iterator[Finding]:
+def _advisories(spec: DeploymentSpec) -> Iterator[Finding]:
     release = _release(spec)
     key, value = ("engine.image", spec.engine.image) if spec.engine.image else ("engine.version", spec.engine.version)
     there = tuple(one for one in known("vllm", release) if not one.needs or _given(spec, one.needs))
     for advisory in there:
-        if advisory.bars and (host.public_port or advisory.reach == "model"):
-            wrong = f"{advisory.id}: {advisory.what}"
-            yield Finding(key, value, wrong, f"{advisory.fixed} or later", fatal=host.public_port)
+        if advisory.bars:
+            yield Finding(key, value, f"{advisory.id}: {advisory.what}", f"{advisory.fixed} or later")
     # Those that the default version has too are no choice of the user's: docs/security.md lists them.
     avoidable = (one for one in there if one.reach == "caller" and not one.affects(DEFAULT_VLLM_VERSION))
     if minor := tuple(one for one in avoidable if not one.bars):
@@ -314,14 +284,6 @@ def _platform(gpu: Gpu, host: Host) -> Iterator[Finding]:
             gpu.name,
             f"{host.platform} rents no {gpu.name}",
             f"Nearest in memory there: {', '.join(f'{g.name} ({g.memory_gib:.0f} GiB)' for g in near)}",
-        )
-    families = GCP_MACHINES.get(gpu.name)
-    if host.platform == "gcp" and host.machine and families and not host.machine.startswith(families):
-        yield Finding(
-            "gcp.machine_type",
-            host.machine,
-            f"the {gpu.name} can't be had with this machine type",
-            f"A machine of {' or '.join(f'{f}*' for f in families)}",
         )
 
 

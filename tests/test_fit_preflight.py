@@ -148,7 +148,7 @@ def test_quantisations_that_left_vllm_are_refused_from_that_release_on(name: str
     ],
 )
 def test_fp8_weights_run_natively_weight_only_or_not_at_all(name: str, version: str, kind: str) -> None:
-    found = check(name, Host(public_port=False), model={"name": "Qwen/Qwen3-4B-FP8"}, engine={"version": version})
+    found = check(name, model={"name": "Qwen/Qwen3-4B-FP8"}, engine={"version": version})
     refused = [f for f in found.refusals if f.key == "model.name"]
     noted = [f for f in found.notes if f.key == "model.name"]
     assert (bool(refused), bool(noted)) == (kind == "refused", kind == "weight-only")
@@ -158,10 +158,8 @@ def test_fp8_weights_run_natively_weight_only_or_not_at_all(name: str, version: 
     ("host", "refused", "offered"),
     [
         (Host(driver=580), False, ""),
-        (Host(cuda=(13, 0)), False, ""),
         (Host(), False, ""),
         (Host(driver=575), True, "-cu129"),
-        (Host(cuda=(12, 8)), True, "driver 580"),
         (Host(driver=535), True, "driver 580"),
     ],
 )
@@ -177,7 +175,7 @@ def test_a_tag_may_choose_the_older_cuda() -> None:
 
 def test_volta_is_refused_since_cuda_13_and_pascal_always() -> None:
     assert [f.key for f in check("V100 32GB").refusals] == ["hardware.gpus"]
-    assert check("V100 32GB", Host(public_port=False), engine={"version": "0.19.1"}).refusals == ()
+    assert "hardware.gpus" not in [f.key for f in check("V100 32GB", engine={"version": "0.19.1"}).refusals]
     assert "hardware.gpus" in [f.key for f in check("P40").refusals]
 
 
@@ -194,23 +192,14 @@ def test_runpod_rents_no_t4_and_names_what_it_rents_instead() -> None:
     assert "RTX" in refused.works
 
 
-def test_an_l4_cannot_be_attached_to_an_n1_machine() -> None:
-    refused = only(check("L4", Host(platform="gcp", driver=580, machine="n1-standard-8")))
-    assert (refused.key, refused.value) == ("gcp.machine_type", "n1-standard-8")
-    assert "g2-*" in refused.works
-    assert check("L4", Host(platform="gcp", driver=580, machine="g2-standard-4")).ok
-    assert check("T4", Host(platform="gcp", driver=580, machine="n1-standard-4")).ok
-
-
 def test_a_platform_that_rents_nothing_has_no_opinion_on_cards() -> None:
     assert check("RTX 4080", Host(platform="local")).ok
 
 
-def test_releases_with_an_open_advisory_are_refused_on_a_public_port_only() -> None:
+def test_releases_with_an_open_advisory_are_refused() -> None:
     found = check("L4", engine={"version": "0.21.0"})
     assert "CVE-2026-48746" in only(found).wrong
     assert only(found).works == "0.22.0 or later"
-    assert check("L4", Host(public_port=False), engine={"version": "0.21.0"}).ok
     assert check("L4", engine={"version": "0.22.0"}).ok
 
 

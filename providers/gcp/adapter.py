@@ -240,7 +240,7 @@ def _runs(spec: DeploymentSpec, model: Model, offer: Offer) -> bool:
         card = gpu(offer.gpu)
     except UnknownGpu:
         return False
-    return preflight(spec, model, card, Host(PLATFORM, driver=DRIVER, machine=offer.sku)).ok
+    return preflight(spec, model, card, Host(PLATFORM, driver=DRIVER)).ok
 
 
 def _committed(offer: Offer, discount: Decimal) -> Offer:
