@@ -164,7 +164,7 @@ def _terms(offer: Offer) -> Iterator[str]:
 
 def _cost_table(estimate: Estimate) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_footer=True)
-    table.add_column("cost", footer="total")
+    table.add_column("cost", footer="total", no_wrap=True)
     table.add_column("quantity", justify="right")
     table.add_column("unit price", justify="right", footer=f"{_hourly(estimate)}/h", no_wrap=True)
     table.add_column("a month", justify="right", footer=_total(estimate), no_wrap=True)
