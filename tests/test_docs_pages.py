@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 from engine import ROOT
 
+from serving.cost import estimate
 from serving.failures import RULES
-from serving.spec import DeploymentSpec
+from serving.prices import snapshot
+from serving.report import UNITS, dollars, shown_quantity, unit_dollars
+from serving.snapshot import snapshot_offers
+from serving.spec import DeploymentSpec, ScalingSpec
 from tools.heeded import OTHERS
 from tools.pages import PAGES, known_failures, written
 
@@ -35,6 +39,26 @@ def test_every_rule_of_failures_is_on_the_page_with_what_helps() -> None:
     page = known_failures()
     assert page.count("### ") == page.count("What helps: ") == len(RULES)
     assert "{" not in page
+
+
+def test_the_worked_example_is_what_is_estimated() -> None:
+    page = (ROOT / "docs/cost.md").read_text()
+    spec = DeploymentSpec.model_validate(
+        {"scaling": {"min": 0, "max": 3, "idle_timeout_s": 60}, "usage": {"requests_per_day": 1000}}
+    )
+    (offer,) = (
+        one for one in snapshot_offers(snapshot(), "runpod") if (one.kind, one.gpu) == ("serverless", "RTX 4000 Ada")
+    )
+    bill = estimate(spec, offer)
+    for line in bill.lines:
+        assert line.quantity and line.rate.unit_price
+        amount, unit = shown_quantity(line.quantity.expected), UNITS[line.rate.unit]
+        price = f"{unit_dollars(line.rate.unit_price)}/{unit}"
+        assert f"| {line.rate.meter} | {amount} {unit} | {price} | {dollars(line.monthly)} |" in page
+    low, high = dollars(bill.span.low), dollars(bill.span.high)
+    assert f"**{dollars(bill.monthly)} a month**, {low} to {high}" in page
+    awake = spec.model_copy(update={"scaling": ScalingSpec()})
+    assert f"never sleeps costs {dollars(estimate(awake, offer).monthly)}" in page
 
 
 def test_the_site_builds_without_a_broken_link_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
