@@ -82,10 +82,6 @@ class Awake:
     def workers(self) -> float:
         return self.always + self.answering + self.idle + self.booting
 
-    def billed_seconds(self) -> Decimal:
-        """Worker-seconds in a month of 730 hours, to the second."""
-        return worker_seconds(self.workers, Decimal(730))
-
 
 def worker_seconds(workers: float, hours: Decimal) -> Decimal:
     """Mean workers over some hours -> worker-seconds, to the second: where an estimate of time becomes a quantity."""
@@ -114,11 +110,6 @@ def awake(load: Load) -> Awake:
 def cold_share(load: Load, result: Awake) -> float:
     """Share of requests that start a worker."""
     return min(1.0, result.starts / load.rate) if load.rate else 0.0
-
-
-def waiting_share(load: Load, result: Awake) -> float:
-    """Share of requests that wait for a start, those that arrive during one included."""
-    return min(1.0, result.starts * (1 + load.rate * load.boot_s) / load.rate) if load.rate else 0.0
 
 
 def always_on_rate(service_s: float, idle_s: float, boot_s: float, share: float) -> float:

@@ -31,7 +31,6 @@ class Observed:
         workers: up, and so billed.
         answering, idle, booting: the same workers by what they do.
         starts: worker starts a second.
-        waited: share of requests that waited for a start.
     """
 
     workers: float
@@ -39,7 +38,6 @@ class Observed:
     idle: float
     booting: float
     starts: float
-    waited: float
 
 
 @dataclass(slots=True)
@@ -80,7 +78,7 @@ def simulate(
     leaving: list[tuple[float, int]] = []
     queue: deque[float] = deque()
     up = answering = booting = 0.0
-    starts = waited = 0
+    starts = 0
     now = 0.0
 
     def leave(end: float, index: int) -> None:
@@ -110,7 +108,6 @@ def simulate(
                 booting += boot_s
             if worker.held < concurrency:
                 begin = max(now, worker.ready)
-                waited += begin > now
                 if not worker.held:
                     busy_since[index] = begin
                 worker.held += 1
@@ -126,7 +123,7 @@ def simulate(
         if worker.up:
             up += (end if index < min_workers else min(end, worker.quiet + idle_s)) - worker.since
     idle = up - answering - booting
-    return Observed(up / end, answering / end, idle / end, booting / end, starts / end, waited / arrivals)
+    return Observed(up / end, answering / end, idle / end, booting / end, starts / end)
 
 
 def _service(kind: Service, mean: float, rng: random.Random) -> Callable[[], float]:
