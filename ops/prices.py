@@ -19,12 +19,14 @@ from ops.text import show, show_json
 from providers.base import PlatformError
 from providers.market import offline, prices
 from serving import USER_PRICES
-from serving.prices import STALE_DAYS, Price, problems
+from serving.prices import STALE_DAYS, Price, problems, stale
 from serving.report import unit_dollars
 from serving.tables import additions, table
 
 WIDE = 120
 """Columns of a terminal from which on a price's kind, meter, terms and source have a column each."""
+_NAME = 12
+"""Letters of a platform's name for which that is enough; each more takes a column more."""
 
 _EPILOG = f"""A price file of your own wins over these: a CSV with the same columns (`vllm-anywhere prices --columns`),
 named by the environment variable {USER_PRICES}. Its rows are labelled `user`."""
@@ -97,7 +99,8 @@ class _Listing:
     today: date | None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self._wide() if options.max_width >= WIDE else self._narrow()
+        longer = max(0, max(len(price.platform) for price in self.found) - _NAME)
+        yield self._wide() if options.max_width >= WIDE + longer else self._narrow()
 
     def _wide(self) -> Table:
         table = _table("platform", "kind", "meter", "what", "price", "as of", "source")
@@ -142,7 +145,7 @@ def _source(price: Price) -> str:
 
 def _summary(found: Sequence[Price], today: date | None) -> str:
     dates = [price.as_of for price in found]
-    old = 0 if today is None else sum((today - day).days > STALE_DAYS for day in dates)
+    old = 0 if today is None else sum(stale(day, today) for day in dates)
     warning = f" {old} are more than {STALE_DAYS} days old." if old else ""
     return f"{len(found)} prices, from {min(dates)} to {max(dates)}.{warning} `--json` has each one's address."
 

@@ -196,11 +196,14 @@ def test_people_see_this_in_a_pipe(
     check(f"prices/modal-{width}.txt", shown.rstrip())
 
 
+@pytest.mark.parametrize("longest", [6, 16])
 @pytest.mark.parametrize("width", [80, 119, 120])
-def test_words_are_whole_in_every_width(
-    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_words_are_whole_in_every_width_with_the_longest_name_that_a_platform_may_have(
+    width: int, longest: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words: list[set[str]] = []
+    named = [replace(price, platform=price.platform.ljust(longest, "x")) for price in snapshot()]
+    monkeypatch.setattr("ops.prices.prices", lambda: named)
     for columns in (width, 300):
         monkeypatch.setenv("COLUMNS", str(columns))
         assert run() == 0
@@ -251,5 +254,4 @@ def test_the_order_of_a_users_prices_does_not_matter(data: st.DataObject) -> Non
 
 @pytest.mark.parametrize(("age", "expected"), [(0, False), (STALE_DAYS, False), (STALE_DAYS + 1, True)])
 def test_a_price_is_stale_after_sixty_days(age: int, expected: bool) -> None:
-    price: Price = snapshot()[0]
-    assert stale(price, price.as_of + timedelta(days=age)) is expected
+    assert stale(DAY, DAY + timedelta(days=age)) is expected
