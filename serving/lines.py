@@ -108,16 +108,12 @@ class CostLine:
             return f"{self.rate.meter}: depends on usage: ${_text(self.rate.unit_price)} per {_ONE[self.rate.unit]}"
         return f"{self.rate.meter}, {self.offer.sku}"
 
-    def focus(self, resource_id: str | None = None, resource_type: str | None = None) -> dict[str, str | None]:
-        """The line as one row with columns of FOCUS 1.2, numbers as text, null where nothing is known.
+    def focus(self) -> dict[str, str | None]:
+        """The line as one row with columns of FOCUS 1.2, numbers as text to ten places, null where nothing is known.
 
         A row without `PricingQuantity` or `ListUnitPrice` is what an estimate can't say; it is no charge record.
         ChargeFrequency is how often something is charged, and everything here is metered; whether traffic moves it
         is in `x_Basis`. FOCUS leaves the effect of a commitment to EffectiveCost; here ContractedCost has it.
-
-        Args:
-            resource_id: a Pulumi URN in preview.
-            resource_type: needed, and only allowed, with an id.
         """
         offer, rate = self.offer, self.rate
         meter = rate.meter.removesuffix(f", {self.phase}")
@@ -135,8 +131,8 @@ class CostLine:
         return {
             "Provider": offer.platform,
             "ServiceName": offer.kind,
-            "ResourceId": resource_id or None,
-            "ResourceType": (resource_type or None) if resource_id else None,
+            "ResourceId": None,
+            "ResourceType": None,
             "RegionId": offer.region or None,
             "SkuId": offer.sku,
             "SkuMeter": meter,
@@ -270,8 +266,8 @@ def total(amounts: Iterable[Decimal]) -> Decimal:
 
 
 def _text(number: Decimal | None) -> str | None:
-    """Plain digits without trailing zeros."""
-    return None if number is None else f"{number.normalize():f}"
+    """Plain digits to ten places, as many as a price has, without trailing zeros."""
+    return None if number is None else f"{round(number, 10).normalize():f}"
 
 
 def _usd(amount: Decimal | None) -> str | None:

@@ -478,8 +478,8 @@ FOCUS_COLUMNS = {
 NULLABLE = {"ResourceId", "ResourceType", "RegionId"}
 
 
-def focus_rows(found: Estimate, **ids: str) -> list[dict[str, str | None]]:
-    return [line.focus(**ids) for line in found.lines]
+def focus_rows(found: Estimate) -> list[dict[str, str | None]]:
+    return [line.focus() for line in found.lines]
 
 
 @pytest.mark.parametrize("found", [example(), bill(spec(), *N1_STANDARD_4_WITH_T4), bill(sleepy(), *VAST)], ids=str)
@@ -497,13 +497,6 @@ def test_a_line_is_a_row_of_focus(found: Estimate) -> None:
         assert row["BillingCurrency"] == "USD"
 
 
-def test_a_resource_type_comes_with_a_resource_and_never_alone() -> None:
-    line = example().lines[0]
-    assert line.focus(resource_type="a:b:C")["ResourceType"] is None
-    row = line.focus("urn:pulumi:dev::app::a:b:C::x", "a:b:C")
-    assert (row["ResourceId"], row["ResourceType"]) == ("urn:pulumi:dev::app::a:b:C::x", "a:b:C")
-
-
 def test_the_phases_of_a_worker_are_one_meter_and_one_price() -> None:
     rows = focus_rows(example())
     assert [row["SkuMeter"] for row in rows] == ["worker"] * 3 + ["network volume"]
@@ -519,6 +512,12 @@ def test_an_agreed_discount_is_in_the_contracted_cost_and_not_in_the_list_cost()
     row = bill(spec(), hourly("0.35", discount=Decimal("0.4"))).lines[0].focus()
     assert (row["ListCost"], row["ContractedUnitPrice"], row["ContractedCost"]) == ("255.5", "0.21", "153.3")
     assert row["PricingCategory"] == "Committed"
+
+
+def test_a_quantity_that_never_ends_is_written_to_ten_places() -> None:
+    disk = rate("disk", "GB-Months", "0.2", bills="kept", quantity=Decimal(50), month_hours=720)
+    row = bill(spec(), disk).lines[0].focus()
+    assert (row["PricingQuantity"], row["ListCost"]) == ("50.6944444444", "10.1388888889")
 
 
 def test_small_prices_are_written_in_plain_digits() -> None:
