@@ -194,7 +194,8 @@ class PlacementSpec(Part):
         "Empty: anywhere.",
     )
     tier: Literal["any", "secure", "community"] = Field(
-        default="secure", description="`secure`: data-centre hosts only. `community`: people's own machines, cheaper."
+        default="secure",
+        description="`secure`: data-centre hosts only. `community`: people's own machines, cheaper. `any`: both.",
     )
     gdpr: bool = Field(
         default=False, description="Keep only offers in the EU/EEA on data-centre hosts, with the evidence shown."
@@ -207,7 +208,9 @@ class ScalingSpec(Part):
     min: int = Field(
         default=1, ge=0, le=100, description="Servers that always run; 0 scales to zero where the platform can."
     )
-    max: int = Field(default=1, ge=1, le=100, description="Most servers at once.")
+    max: int = Field(
+        default=1, ge=1, le=100, description="Most servers at once. Absent: as many as `min`, and 1 at least."
+    )
     idle_timeout_s: int = Field(
         default=60, ge=1, le=3600, description="Seconds without requests before a server sleeps."
     )
@@ -245,7 +248,11 @@ class BudgetSpec(Part):
     monthly_usd: Usd | None = Field(default=None, description="Most US dollars in a month of 730 hours.")
     hourly_usd: Usd | None = Field(default=None, description="Most US dollars in an hour.")
     ttl_hours: float | None = Field(
-        default=None, gt=0, le=24 * 366, description="Hours after which the deployment should be gone."
+        default=None,
+        gt=0,
+        le=24 * 366,
+        description="Hours after which the deployment should be gone: `watch` says so, `watch --heal` destroys it, and "
+        "Google ends its VM by itself.",
     )
 
 

@@ -14,10 +14,11 @@ from providers.base import Ask
 from providers.fitting import fitting_gpus
 from providers.market import Market
 from providers.model_shape import model_shape
+from serving import budget
 from serving.capabilities import image_cuda
 from serving.places import in_eea, place, regions_on
 from serving.preflight import image_version
-from serving.spec import HOURS_PER_MONTH, DeploymentSpec, Part, Usd
+from serving.spec import DeploymentSpec, Part, Usd
 
 PORT = 8000
 
@@ -49,7 +50,10 @@ class RunPodOptions(Part):
         "or an image that holds them.",
     )
     volume_gb: int | None = Field(
-        default=None, ge=10, le=4096, description="Size of the network volume; it can only grow."
+        default=None,
+        ge=10,
+        le=4096,
+        description="Size of the network volume in GB; it can only grow. Absent: twice the weights, and 10 at least.",
     )
     image: str | None = Field(
         default=None, pattern=r"^[\w./-]+(:[\w.-]+|@sha256:[0-9a-f]{64})$", description="Image with the weights in it."
@@ -126,11 +130,9 @@ def min_cuda(ask: Ask) -> str:
 
 
 def hourly_cap(ask: Ask) -> str:
-    """The lowest limit of one pod that is set, in US dollars an hour; "" when none is. A budget is for all pods."""
-    budget, pods = ask.spec.budget, max(1, ask.spec.scaling.min)
-    shared = [budget.hourly_usd, None if budget.monthly_usd is None else budget.monthly_usd / HOURS_PER_MONTH]
-    each = [None if limit is None else limit / pods for limit in shared]
-    limits = [limit for limit in (options_of(ask).max_hourly_usd, *each) if limit is not None]
+    """The lowest limit of one pod that is set, in US dollars an hour; "" when none is."""
+    caps = (options_of(ask).max_hourly_usd, budget.hourly_cap(ask.spec, max(1, ask.spec.scaling.min)))
+    limits = [cap for cap in caps if cap is not None]
     return f"{min(limits).quantize(Decimal('0.0001'), ROUND_DOWN):f}" if limits else ""
 
 
