@@ -17,7 +17,7 @@ from pathlib import Path
 from providers.base import PlatformError
 from serving import USER_PRICES
 from serving.offers import Offer
-from serving.prices import STALE_DAYS, Price, PriceError, parse_prices, snapshot, with_user_prices
+from serving.prices import Price, PriceError, parse_prices, snapshot, stale, with_user_prices
 from serving.snapshot import snapshot_offers
 from serving.spec import DeploymentSpec
 
@@ -131,10 +131,10 @@ def _why(platform: str, answer: PlatformError | None) -> str:
     return f"Live prices of {platform}: {reason}. The dated ones are shown."
 
 
-def age_notes(platform: str, offers: Iterable[Offer], today: date | None) -> list[str]:
-    """A warning when the oldest price of these offers is more than 60 days old."""
+def age_notes(platform: str, offers: Iterable[Offer], today: date) -> list[str]:
+    """A warning when the oldest price of these offers is stale."""
     days = [rate.as_of for offer in offers for rate in offer.rates if rate.as_of and rate.source != "live"]
-    if today is None or not days or (today - min(days)).days <= STALE_DAYS:
+    if not days or not stale(min(days), today):
         return []
     return [
         f"Prices of {platform} are up to {(today - min(days)).days} days old (from {min(days)}); "

@@ -128,9 +128,9 @@ def with_user_prices(prices: Sequence[Price], user: Sequence[Price]) -> tuple[Pr
     return (*kept, *theirs.values())
 
 
-def stale(price: Price, today: date) -> bool:
-    """Whether a price is older than `STALE_DAYS`."""
-    return (today - price.as_of).days > STALE_DAYS
+def stale(as_of: date, today: date) -> bool:
+    """Whether a price of that day is older than `STALE_DAYS`."""
+    return (today - as_of).days > STALE_DAYS
 
 
 def problems(text: str, today: date | None = None, name: str = "prices.csv") -> list[str]:

@@ -254,4 +254,4 @@ def test_the_order_of_a_users_prices_does_not_matter(data: st.DataObject) -> Non
 
 @pytest.mark.parametrize(("age", "expected"), [(0, False), (STALE_DAYS, False), (STALE_DAYS + 1, True)])
 def test_a_price_is_stale_after_sixty_days(age: int, expected: bool) -> None:
-    assert stale(DAY, DAY + timedelta(days=age)) is expected
+    assert stale(TODAY, TODAY + timedelta(days=age)) is expected
