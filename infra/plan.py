@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from providers import base
+from providers.extras import install
 from providers.model_shape import model_shape
 from providers.replicas import Replica, replicas
 from serving import NAMESPACE, USER_PRICES
@@ -113,10 +114,7 @@ def _require_packages(platform: str, declared: base.Declared) -> None:
     packages = {declaration.python.partition(".")[0] for declaration in declared.resources if declaration.python}
     missing = sorted(name for name in packages if find_spec(name) is None)
     if missing:
-        raise base.PlatformError(
-            f"{platform} needs the Python package {', '.join(missing)}: "
-            f"`.venv/bin/pip install -c constraints.txt -e '.[{platform}]'`"
-        )
+        raise base.PlatformError(f"{platform} needs the Python package {', '.join(missing)}: {install(platform)}")
 
 
 def _shape(spec: DeploymentSpec, offer: Offer) -> Model | None:

@@ -12,6 +12,7 @@ from string import Template
 from typing import Any
 
 from ops.stack import OpsError
+from providers.extras import install
 
 _SCRIPTS = (
     "decimal.js",
@@ -55,8 +56,5 @@ def _plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
-        raise OpsError(
-            "the report's charts need Plotly: `pip install 'vllm-anywhere[report]'` (in a checkout: plotly); "
-            "`--json` works without it"
-        ) from None
+        raise OpsError(f"the report's charts need Plotly: {install('report')}; `--json` works without it") from None
     return get_plotlyjs()

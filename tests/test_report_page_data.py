@@ -78,7 +78,7 @@ def test_without_plotly_the_extra_is_named_and_json_still_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    with pytest.raises(OpsError, match=r"pip install 'vllm-anywhere\[report\]'"):
+    with pytest.raises(OpsError, match=r"pip install -c constraints.txt -e '.\[report\]'"):
         run(add_report, "report", "--offline", "--out", str(tmp_path / "report.html"))
     assert run(add_report, "report", "--offline", "--json") == 0
     assert json.loads(capsys.readouterr().out)["example_use"] is True

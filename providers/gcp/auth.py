@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from providers.base import AuthError
+from providers.extras import install
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 TOKEN_VARIABLE = "GOOGLE_OAUTH_ACCESS_TOKEN"
@@ -56,7 +57,7 @@ def identity(environ: Mapping[str, str] = os.environ, timeout_s: float = 10.0) -
         import google.auth
         from google.auth import exceptions
     except ImportError:
-        raise AuthError("google-auth is missing: `pip install 'vllm-anywhere[gcp]'`") from None
+        raise AuthError(f"google-auth is missing: {install('gcp')}") from None
     try:
         given = next((environ[name] for name in KEY_VARIABLES if environ.get(name)), "")
         credentials, theirs = _load(google.auth, given)

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from providers.base import AuthError, Interrupted, PlatformError
+from providers.extras import install
 
 if TYPE_CHECKING:
     import modal
@@ -104,9 +105,7 @@ def sdk() -> Any:
     try:
         return importlib.import_module("modal")
     except ImportError as error:
-        raise PlatformError(
-            f"Modal's own package can't be imported ({error}): `pip install 'vllm-anywhere[modal]'`"
-        ) from error
+        raise PlatformError(f"Modal's own package can't be imported ({error}): {install('modal')}") from error
 
 
 def token_from(modal: Any) -> tuple[str, str]:
