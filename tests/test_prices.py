@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops import cli
-from serving.prices import COLUMNS, STALE_DAYS, Price, PriceError, parse_prices, problems, snapshot, stale
+from serving.prices import COLUMNS, STALE_DAYS, PriceError, parse_prices, problems, snapshot, stale
 from serving.prices import with_user_prices as merge
 
 GOOD = {
