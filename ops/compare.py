@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from decimal import Decimal
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
+from ops.compare_view import legend, tables
 from ops.spec import add_spec_options, asked_spec
 from ops.stack import OpsError
 from ops.text import show, show_json
@@ -23,8 +20,7 @@ from serving.offers import Offer
 from serving.places import known, preference, residence, suggestions
 from serving.quote import alternative_output
 from serving.rank import Candidate, rank
-from serving.report import dollars, offer_terms
-from serving.spec import HOURS_PER_MONTH, DeploymentSpec, SpecError
+from serving.spec import DeploymentSpec, SpecError
 
 ORDERS: Mapping[str, Callable[[Candidate], Any]] = {
     "cost": lambda c: 0,
@@ -37,6 +33,10 @@ ORDERS: Mapping[str, Callable[[Candidate], Any]] = {
 """What offers may be sorted by; equal ones stay in the order of their cost."""
 
 
+SHOWN = 20
+"""Offers that a table has, unless more or fewer are asked for: the cheapest stay on the screen."""
+
+
 def add_compare(commands: Any) -> None:
     """The command's options."""
     parser = commands.add_parser("compare", help="every offer on every platform for a spec, cheapest first")
@@ -45,7 +45,9 @@ def add_compare(commands: Any) -> None:
     parser.add_argument("--region", metavar="PLACE", help="only offers there: eu, us, a country, or a platform's name")
     parser.add_argument("--platform", help="only offers of this platform")
     parser.add_argument("--fits", action="store_true", help="leave out what can't be taken, and why")
-    parser.add_argument("--top", type=_count, metavar="N", help="at most N offers")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--top", type=_count, metavar="N", help="at most N offers")
+    length.add_argument("--all", action="store_true", help="a row for every offer, as --json and --csv have it")
     parser.add_argument("--offline", action="store_true", help="dated prices only: the same answer every time")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document, for programs")
@@ -82,7 +84,7 @@ def compare(args: argparse.Namespace) -> int:
     elif args.csv:
         _write_csv([offer_facts(spec, c) for c in chosen])
     else:
-        show([*_tables(spec, chosen), "\n".join([_legend(spec), *notes])])
+        show([*tables(spec, chosen, whole=args.all, most=args.top or SHOWN), "\n".join([legend(spec), *notes])])
     return 0 if any(c.ok for c in chosen) else 1
 
 
@@ -114,102 +116,6 @@ def _chosen(candidates: Sequence[Candidate], args: argparse.Namespace) -> list[C
     # Sorting is stable, so that the cost decides among equals.
     chosen = sorted(filter(wanted, candidates), key=lambda c: (not c.ok, order(c)))
     return chosen[: args.top]
-
-
-def _tables(spec: DeploymentSpec, chosen: Sequence[Candidate]) -> list[Table]:
-    """What can be taken, offer by offer; and what can't, those of one GPU and one reason together."""
-    fitting = _table("platform", "GPU", "a month", "context", "offer")
-    for candidate in chosen:
-        if candidate.ok:
-            fitting.add_row(*_figures(candidate), _about_offer(spec, candidate))
-    others = _table("platform", "GPU", "why not")
-    for alike in misfits(chosen).values():
-        others.add_row(*_figures(alike[0])[:2], why_not(alike))
-    return [table for table in (fitting, others) if table.row_count]
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in columns[:-1]:
-        table.add_column(name, no_wrap=True, justify="right" if name in ("a month", "context") else "left")
-    table.add_column(columns[-1])
-    return table
-
-
-def _figures(candidate: Candidate) -> tuple[str, ...]:
-    offer = candidate.offer
-    count = f"{offer.gpu_count} x " if offer.gpu_count > 1 else ""
-    if candidate.incomplete:
-        price = "not found"
-    else:
-        price = dollars(candidate.cost)
-        price = f"up to {price}" if candidate.sleeps else f"{price}{'+' if candidate.open_use else ''}"
-    context = f"{candidate.fit.longest:,}" if candidate.fit and candidate.fit.ok else "-"
-    return offer.platform, f"{count}{offer.gpu}", price, context
-
-
-def _about_offer(spec: DeploymentSpec, candidate: Candidate) -> str:
-    offer, cost = candidate.offer, candidate.monthly
-    texts = [offer_terms(offer)]
-    known = not (candidate.sleeps or candidate.open_use or candidate.incomplete)
-    if known and cost.high > cost.low * Decimal("1.02"):
-        texts.append(f"${cost.low:,.0f} to ${cost.high:,.0f}")
-    if spec.placement.gdpr:
-        place = residence(offer, spec.placement.regions)
-        texts.append(f"in {place.where} ({place.evidence})")
-    if offer.availability:
-        texts.append(f"stock {offer.availability}")
-    return "; ".join((*texts, _price_date(offer)))
-
-
-def misfits(chosen: Iterable[Candidate]) -> dict[tuple[object, ...], list[Candidate]]:
-    """What can't be taken, by what it has in common: platform, GPU and reasons."""
-    alike: dict[tuple[object, ...], list[Candidate]] = {}
-    for candidate in chosen:
-        if not candidate.ok:
-            offer = candidate.offer
-            key = (offer.platform, offer.gpu, offer.gpu_count, offer.tier, offer.spot, _short_reasons(candidate))
-            alike.setdefault(key, []).append(candidate)
-    return alike
-
-
-def _short_reasons(candidate: Candidate) -> str:
-    """The reasons without what would work instead; a place that is wrong is the same reason wherever it is."""
-    fit = candidate.fit
-    reasons = [reason.split(". ", 1)[0] for reason in candidate.reasons]
-    if fit and not fit.ok:
-        missing = "; ".join(fit.shortfalls)
-        reasons = [f"too small ({fit.gpu.memory_gib:.0f} GiB)" if missing in reason else reason for reason in reasons]
-    place = f"{candidate.offer.region or candidate.offer.country} is not in "
-    return "; ".join(
-        f"not in {reason.removeprefix(place)}" if reason.startswith(place) else reason for reason in reasons
-    )
-
-
-def why_not(alike: Sequence[Candidate]) -> str:
-    first = alike[0]
-    if len(alike) == 1:
-        return f"{offer_terms(first.offer)}: {_short_reasons(first)}"
-    places = len({candidate.offer.region for candidate in alike})
-    each = f"{len(alike)} offers" + (f" in {places} regions" if places > 1 else "")
-    return f"{each}: {_short_reasons(first)}"
-
-
-def _price_date(offer: Offer) -> str:
-    dates = [rate.as_of for rate in offer.rates if rate.as_of]
-    sources = "+".join(sorted({rate.source for rate in offer.rates}))
-    return f"{sources} {min(dates)}" if dates else sources
-
-
-def _legend(spec: DeploymentSpec) -> str:
-    usage = spec.usage
-    use = f"{usage.requests_per_day:,} requests a day" if usage.requests_per_day is not None else "no use declared"
-    where = ", ".join(spec.placement.regions) or "anywhere"
-    return (
-        f"{spec.model.name}, context {spec.model.max_len:,}; US dollars in a month of {HOURS_PER_MONTH} hours, {use}; "
-        f"{where}. `context` is the longest request that fits, `+` what depends on a use that isn't declared. "
-        "`--set KEY=VALUE` asks what if, `--fits` leaves out what can't be taken, `--json` has every number."
-    )
 
 
 def _about(spec: DeploymentSpec) -> dict[str, Any]:

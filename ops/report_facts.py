@@ -13,7 +13,8 @@ from fractions import Fraction
 from typing import Any
 
 from ops.breakeven_report import facts as breakeven_facts
-from ops.compare import misfits, offer_facts, why_not
+from ops.compare import offer_facts
+from ops.compare_view import misfits, why_not
 from ops.fit import fit_facts
 from ops.report_bench import Bench
 from serving import VERSION

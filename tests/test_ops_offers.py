@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from typing import Any
 
@@ -79,6 +80,29 @@ def test_compare_offline_is_the_same_every_time(capsys: pytest.CaptureFixture[st
     assert "days old" not in first
     assert "\x1b" not in first
     assert all(line == line.rstrip() for line in first.splitlines())
+
+
+def test_compare_keeps_the_cheapest_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = json.loads(output(capsys, "compare", "--offline", "--json"))["offers"]
+    fitting, others = ([o for o in facts if o["fits"] is fits] for fits in (True, False))
+    lines = output(capsys, "compare", "--offline").splitlines()
+    assert len(lines) < 80
+    heads = [index for index, line in enumerate(lines) if "─" in line]
+    shown = lines[heads[0] + 1 :]
+    assert [line.split()[0] for line in shown[:20]] == [o["provider"] for o in fitting[:20]]
+    unpriced = sum(o["incomplete"] for o in fitting[20:])
+    assert f"{len(fitting) - 20 - unpriced} more" in shown[21]
+    assert f"{unpriced} whose price was not found" in shown[21]
+    counts = re.findall(r"  (\d+)   [a-z, ]+: ", "\n".join(lines[heads[1] :]))
+    assert sum(map(int, counts)) == len(others)
+
+
+def test_compare_shows_every_offer_and_every_reason_if_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = output(capsys, "compare", "--offline", "--all", "--platform", "vastai")
+    assert len(whole.splitlines()) > 200
+    assert "too small (6 GiB); a community host" in whole
+    assert "--all" not in whole
+    assert len(output(capsys, "compare", "--offline", "--top", "3").splitlines()) < 20
 
 
 def test_compare_filters_by_region_and_platform(capsys: pytest.CaptureFixture[str]) -> None:
