@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import importlib.util
 import json
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -17,7 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from providers.gateway.client import litellm_python, missing
 from serving.gateway import (
+    LITELLM,
     GatewaySpec,
     Upstream,
     api_price,
@@ -350,5 +353,23 @@ def test_health_says_nothing_but_that_it_lives(front: ModuleType) -> None:
     async def never(scope: Any, receive: Any, send: Any) -> None:
         raise AssertionError("LiteLLM's own health check asks every server")
 
-    start, _ = sent_by(front, never, 1, "/health")
-    assert start["status"] == 200
+    start, body = sent_by(front, never, 1, "/health")
+    assert (start["status"], body["body"]) == (200, b""), "as vLLM says it"
+
+
+ROUTES = Path(__file__).with_name("data") / "litellm_routes.txt"
+HOW = ".venv/gateway/bin/python tests/litellm_routes.py > tests/data/litellm_routes.txt"
+
+
+def test_the_routes_that_a_test_walks_are_those_of_the_litellm_that_is_pinned(front: ModuleType) -> None:
+    release, *routes = ROUTES.read_text().splitlines()
+    assert release == f"# LiteLLM {LITELLM}", HOW
+    assert {f"{method} {path}" for method, path in front.GUARDED} <= set(routes)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(missing()), reason="LiteLLM is not installed")
+def test_the_list_of_litellms_routes_is_whole() -> None:
+    script = Path(__file__).with_name("litellm_routes.py")
+    done = subprocess.run([litellm_python(), script], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == ROUTES.read_text(), HOW

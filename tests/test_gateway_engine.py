@@ -32,7 +32,7 @@ pytestmark = [
 PROXY = "vllm-anywhere:gateway:Proxy"
 PROXY_URN = f"urn:pulumi:test::vllm-anywhere::vllm-anywhere:index:Deployment${PROXY}::server"
 API_SECRET = "sk-ant-" + "x7Q9" * 6
-ROUTES = [line.split(" ", 1) for line in (ROOT / "tests/data/litellm_routes.txt").read_text().splitlines()]
+ROUTES = [line.split(" ", 1) for line in (ROOT / "tests/data/litellm_routes.txt").read_text().splitlines()[1:]]
 OPEN = {
     "GET /health",
     "GET /v1/models",
@@ -177,8 +177,7 @@ def test_nothing_but_the_openai_routes_answers_and_those_want_the_key(stage: Sta
     }
     wrong: list[str] = []
     with httpx.Client(base_url=base, timeout=30, trust_env=False) as client:
-        for method, template in [*ROUTES, ("POST", "/invocations"), ("POST", "/tokenize")]:
-            path = re.sub(r"\{[^}]*\}", "x", template)
+        for method, path in [*ROUTES, ("POST", "/invocations"), ("POST", "/tokenize")]:
             for name, headers in keys.items():
                 status = client.request(method, path, headers=headers).status_code
                 listed = f"{method} {path}" in OPEN
