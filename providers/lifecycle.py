@@ -49,12 +49,12 @@ def ensure_one(
     Raises:
         PlatformError: when it is not certain that there is exactly one; the text says what may be billed.
     """
-    left = list(_patiently(context, lambda: labelled(label)))
+    left = list(patiently(context, lambda: labelled(label)))
     keep = next((thing for thing in left if same(thing)), None)
     for thing in left:
         if keep is None or thing.id != keep.id:
             context.progress(f"destroying {thing.id}, left by an interrupted create")
-            _patiently(context, lambda thing=thing: destroy(thing.id))
+            patiently(context, lambda thing=thing: destroy(thing.id))
     if keep is not None:
         context.progress(f"adopting {keep.id}, left by an interrupted create")
         return keep
@@ -70,10 +70,10 @@ def ensure_gone(context: Context, id: str, *, destroy: Callable[[str], None], ex
     Raises:
         PlatformError: when it still exists after all; the id stays in state.
     """
-    _patiently(context, lambda: destroy(id))
+    patiently(context, lambda: destroy(id))
     for pause in GONE_PAUSES_S:
         context.wait(pause)
-        if not _patiently(context, lambda: exists(id)):
+        if not patiently(context, lambda: exists(id)):
             return
     raise PlatformError(f"{id} was deleted but still exists, and may be billed; `pulumi destroy` tries again")
 
@@ -93,7 +93,7 @@ def _found_after(
             continue
         if found:
             for extra in found[1:]:
-                _patiently(context, lambda extra=extra: destroy(extra.id))
+                patiently(context, lambda extra=extra: destroy(extra.id))
             return found[0]
     raise PlatformError(
         f"{lost}. Nothing is listed under {label}, but something may still appear there and be billed: "
@@ -104,9 +104,9 @@ def _found_after(
 R = TypeVar("R")
 
 
-def _patiently(context: Context, call: Callable[[], R]) -> R:
+def patiently(context: Context, call: Callable[[], R], tries: int = _TRIES) -> R:
     """A call that may be repeated safely, a few times over."""
-    for attempt in range(_TRIES - 1):
+    for attempt in range(tries - 1):
         try:
             return call()
         except AuthError:

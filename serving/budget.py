@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from itertools import combinations
 
 from serving.cost import estimate
 from serving.lines import CostLine, Estimate, cents, cents_up
 from serving.offers import Offer
 from serving.rank import Candidate
-from serving.spec import NAMESPACE, DeploymentSpec, Part, Problem
+from serving.spec import HOURS_PER_MONTH, NAMESPACE, DeploymentSpec, Part, Problem
 
 Ranking = Callable[[DeploymentSpec], Sequence[Candidate]]
 """Every offer against a spec, cheapest first (`serving.rank.rank` with the offers filled in)."""
@@ -42,6 +42,13 @@ def budget_of(spec: DeploymentSpec, found: Estimate) -> Budget | None:
     """The monthly limit against the estimate; None when no limit is set."""
     limit = spec.budget.monthly_usd
     return None if limit is None else Budget(limit, found.monthly, found.span.high)
+
+
+def hourly_cap(spec: DeploymentSpec, servers: int) -> Decimal | None:
+    """US dollars an hour that each of so many servers may cost at most, None for no limit: a budget is for them all."""
+    monthly, hourly = spec.budget.monthly_usd, spec.budget.hourly_usd
+    limits = [limit for limit in (hourly, None if monthly is None else monthly / HOURS_PER_MONTH) if limit is not None]
+    return (min(limits) / servers).quantize(Decimal("0.0001"), ROUND_DOWN) if limits else None
 
 
 def over_budget(spec: DeploymentSpec, offer: Offer, found: Estimate, ranking: Ranking) -> list[Problem]:

@@ -279,6 +279,14 @@ def test_an_instance_whose_door_stays_shut_keeps_its_id_and_says_what_it_costs(
     assert handed == ["/keys", "/env"]
 
 
+def test_the_id_is_kept_of_an_instance_that_can_not_be_asked_after(world: World) -> None:
+    world.emulator.polls = 9
+    world.emulator.faults.add(CALLS["get"].model_copy(update={"kind": Kind.REFUSED, "nth": 2, "times": 0}))
+    made = SERVER.create(context(), INPUTS)
+    assert [made.id] == list(world.emulator.instances)
+    assert "can't be asked whether it serves" in made.problem and "`pulumi destroy` ends it" in made.problem
+
+
 def test_too_many_requests_are_waited_for(world: World) -> None:
     world.fail({"launch": Kind.RATE_LIMITED})
     SERVER.create_in(world.cloud, context(), INPUTS)

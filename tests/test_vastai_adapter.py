@@ -137,7 +137,7 @@ def test_several_servers_are_each_on_a_machine_of_its_own_and_cost_what_those_co
     assert gpus.monthly == 730 * (Decimal("0.31") + Decimal("0.32") + Decimal("0.33"))
     assert "mean of 3 servers, 0.31 to 0.33" in gpus.rate.assumption
     inputs = server(asked)
-    assert inputs["maxHourlyUsd"] == "0.500000"
+    assert inputs["maxHourlyUsd"] == "0.5000"
     assert inputs["downloadGb"] == server(ask(usage={"requests_per_day": 1000}))["downloadGb"]
     assert ADAPTER.resources(asked, three).each == ("server",)
 

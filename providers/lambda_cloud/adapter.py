@@ -7,22 +7,19 @@ which of the machines that will do it gets is decided when it is rented.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from decimal import ROUND_DOWN, Decimal
 
 from pydantic import Field
 
-from providers import market
 from providers.base import HF_TOKEN, KEY, PREVIOUS_KEY, Ask, Declaration, Declared, Reason, Ref
 from providers.fitting import fitting_gpus, is_half, misfits
 from providers.lambda_cloud.client import PLATFORM
 from providers.lambda_cloud.pricing import WITHOUT_FIREWALL
-from providers.market import Market
-from providers.model_shape import model_shape
+from providers.machines import can_be_rented, none_left, types_for
+from serving.budget import hourly_cap
 from serving.gpus import UnknownGpu
 from serving.offers import Offer
 from serving.places import all_places, regions_on
-from serving.rank import rank
-from serving.spec import HOURS_PER_MONTH, DeploymentSpec, Part, SpecError
+from serving.spec import DeploymentSpec, Part, SpecError
 from serving.start import refused_args, start_script
 from serving.tls import server_name
 
@@ -48,36 +45,33 @@ class LambdaAdapter:
         spec = ask.spec
         reasons = list(_terms(spec))
         try:
-            if not types_for(spec):
-                return [*reasons, *misfits(spec, PLATFORM)]
+            types = types_for(spec, PLATFORM)
         except UnknownGpu as error:
             return [*reasons, Reason("hardware.gpus", str(error))]
         except SpecError as error:
             return [*reasons, Reason("model.name", str(error))]
+        if not types:
+            return [*reasons, *misfits(spec, PLATFORM)]
         if not reasons and not self.offers(ask):
-            reasons.append(_none_left(ask))
+            reasons.append(none_left(ask, types))
         return reasons
 
     def offers(self, ask: Ask) -> list[Offer]:
-        order = {name: place for place, name in enumerate(types_for(ask.spec))}
-        regions = {name: place for place, name in enumerate(regions_for(ask.spec))}
-        taken = [one.offer for one in rank(ask.spec, model_shape(ask.spec.model), _market(ask).offers) if one.ok]
-        fitting = [offer for offer in taken if offer.sku in order]
-        return sorted(fitting, key=lambda offer: (order[offer.sku], regions.get(offer.region, len(regions))))
+        return can_be_rented(ask, types_for(ask.spec, PLATFORM), regions_for(ask.spec))
 
     def resources(self, ask: Ask, offer: Offer) -> Declared:
         spec = ask.spec
         script = start_script(spec, half=is_half(fitting_gpus(spec, PLATFORM)), port=PORT, tls=True)
-        ceiling = _ceiling(spec)
+        cap = hourly_cap(spec, spec.scaling.min)
         name = server_name(spec.model.served_name)
         certificate = Declaration("tls", "vllm-anywhere:index:Certificate", {"name": name})
         server = Declaration(
             "server",
             "vllm-anywhere:lambda:Instance",
             {
-                "types": types_for(spec),
+                "types": types_for(spec, PLATFORM),
                 "regions": regions_for(spec),
-                **({"maxHourlyUsd": str(ceiling)} if ceiling is not None else {}),
+                **({"maxHourlyUsd": str(cap)} if cap is not None else {}),
                 **({"sshKey": _options(ask).ssh_key} if _options(ask).ssh_key else {}),
                 "image": spec.engine.image or f"vllm/vllm-openai:v{spec.engine.version}",
                 "script": script,
@@ -97,28 +91,10 @@ class LambdaAdapter:
             run=Ref("server", "run"),
             model=spec.model.served_name,
             hardware=f"{offer.gpu_count}x {offer.gpu} ({offer.sku})",
-            notes=(*_market(ask).notes, *_notes(ask)),
+            notes=(*ask.market.notes, *_notes(ask)),
             ca=Ref("tls", "caPem"),
             each=("server",),
         )
-
-
-def types_for(spec: DeploymentSpec) -> list[str]:
-    """The machine types that will do: in the user's order of GPUs, else cheapest first by the dated prices.
-
-    Raises:
-        SpecError: nothing is known of the model.
-        UnknownGpu: `hardware.gpus` has a name that no GPU has.
-    """
-    wanted = {card.name: place for place, card in enumerate(fitting_gpus(spec, PLATFORM))}
-    fitting = [offer for offer in market.dated(PLATFORM, spec.hardware.gpu_count) if offer.gpu in wanted]
-
-    def order(offer: Offer) -> tuple[int, Decimal, str]:
-        usd = offer.rates[0].unit_price
-        place = wanted[offer.gpu] if spec.hardware.gpus else 0
-        return place, Decimal("Infinity") if usd is None else usd, offer.sku
-
-    return list(dict.fromkeys(offer.sku for offer in sorted(fitting, key=order)))
 
 
 def regions_for(spec: DeploymentSpec) -> list[str]:
@@ -152,26 +128,6 @@ def _terms(spec: DeploymentSpec) -> Iterator[Reason]:
         yield Reason("placement.regions", "Lambda has no machines there that a port can be opened on")
     for problem in refused_args(spec):
         yield Reason("engine.extra_args", f"{problem.value}: {problem.fix}")
-
-
-def _none_left(ask: Ask) -> Reason:
-    """Why none of the machines that the model fits on can be had, in the words of the nearest one."""
-    types = types_for(ask.spec)
-    found = rank(ask.spec, model_shape(ask.spec.model), [one for one in _market(ask).offers if one.sku in types])
-    why = "; ".join(dict.fromkeys(f"{one.offer.sku}: {', '.join(one.reasons)}" for one in found[:3]))
-    return Reason("placement.regions", f"{why or 'nothing is offered'}. Other GPUs or regions may do")
-
-
-def _ceiling(spec: DeploymentSpec) -> Decimal | None:
-    """US dollars an hour that one server may cost at most, by the budget."""
-    monthly, hourly = spec.budget.monthly_usd, spec.budget.hourly_usd
-    caps = [] if monthly is None else [monthly / HOURS_PER_MONTH]
-    caps += [] if hourly is None else [hourly]
-    return min(caps).quantize(Decimal("0.0001"), ROUND_DOWN) / spec.scaling.min if caps else None
-
-
-def _market(ask: Ask) -> Market:
-    return ask.market
 
 
 ADAPTER = LambdaAdapter()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TypeVar
 
-from providers.base import AuthError, NoCapacity, PlatformError
+from providers.base import NoCapacity, PlatformError
 from providers.lambda_cloud.boot import user_data
 from providers.lambda_cloud.client import (
     DOOR_TAG,
@@ -20,7 +18,7 @@ from providers.lambda_cloud.client import (
 )
 from providers.lambda_cloud.door import PORT as DOOR_PORT
 from providers.lambda_cloud.door import Door, door_of, new_lock
-from providers.lifecycle import ensure_gone, ensure_one
+from providers.lifecycle import ensure_gone, ensure_one, patiently
 from providers.native import Context
 from serving.guard import API_KEY, PREVIOUS_KEY
 from serving.start import one_line, start_env
@@ -33,8 +31,8 @@ NAME_LIMIT = 64
 ENDING_S = 900.0
 """Most seconds that an instance may take to end; it bills no more by then, but its firewall rules are in use."""
 LONGEST_PAUSE_S = 10.0
-
-R = TypeVar("R")
+_TRIES = 6
+"""Of a question about something that is rented by now: giving up would lose its id."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def _first(cloud: Lambda, context: Context, order: Order) -> LambdaInstance:
         if not regions:
             elsewhere = f", only in {', '.join(found.regions)}" if found.regions else ""
             tried.append(f"{name}: sold out{elsewhere}")
-    for rules in _patiently(context, lambda: cloud.rulesets(order.label)):
+    for rules in patiently(context, lambda: cloud.rulesets(order.label), _TRIES):
         drop_rules(cloud, context, rules.id)
     raise NoCapacity(f"Lambda has none of the machines that would do: {'; '.join(tried)}. Nothing was rented")
 
@@ -169,7 +167,7 @@ def _launched(cloud: Lambda, context: Context, order: Order, name: str, region: 
         "user_data": user_data(order.image, order.script, lock),
     }
     id = cloud.launch(order.label, body)
-    found = _patiently(context, lambda: cloud.get(id))
+    found = patiently(context, lambda: cloud.get(id), _TRIES)
     if found is None:
         raise PlatformError(f"instance {id} is gone at once; `pulumi up` rents another one")
     return found
@@ -223,7 +221,10 @@ def furnish(cloud: Lambda, context: Context, order: Order, one: LambdaInstance) 
         context.progress(f"instance {one.id} in {one.region.name}: {why}")
         context.wait(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE_S)
-        found = _patiently(context, lambda id=one.id: cloud.get(id))
+        try:
+            found = patiently(context, lambda id=one.id: cloud.get(id), _TRIES)
+        except PlatformError as error:
+            return one, f"instance {one.id} can't be asked whether it serves: {error}. {ways}"
         if found is None:
             raise PlatformError(f"instance {one.id} is gone before it served; `pulumi up` rents another one")
         one = found
@@ -240,16 +241,3 @@ def _hand_over(door: Door, order: Order, ip: str, context: Context) -> None:
     )
     door.put("/keys", order.keys)
     door.put("/env", environment)
-
-
-def _patiently(context: Context, call: Callable[[], R]) -> R:
-    """A question about something that is rented by now: giving up would lose its id."""
-    for attempt in range(5):
-        try:
-            return call()
-        except AuthError:
-            raise
-        except PlatformError as error:
-            context.progress(f"trying again: {error}")
-            context.wait(2.0**attempt)
-    return call()

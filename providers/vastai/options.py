@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import ROUND_CEILING, ROUND_DOWN, Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Literal
 
 from pydantic import Field
@@ -11,6 +11,7 @@ from pydantic import Field
 from providers.fitting import fitting_gpus
 from providers.vastai.offers import Traffic
 from providers.vastai.search import Wanted
+from serving.budget import hourly_cap
 from serving.capabilities import image_cuda
 from serving.cost import Assumptions, Estimator
 from serving.gpus import Gpu
@@ -19,7 +20,7 @@ from serving.offers import Offer, Rate
 from serving.places import in_eea, regions_on
 from serving.preflight import image_version
 from serving.rank import assumptions_for
-from serving.spec import HOURS_PER_MONTH, DeploymentSpec, Part, ScalingSpec, Usd
+from serving.spec import DeploymentSpec, Part, ScalingSpec, Usd
 
 PLATFORM = "vastai"
 DEFAULT_CAPABILITY = (8, 0)
@@ -83,15 +84,9 @@ def countries(spec: DeploymentSpec) -> tuple[str, ...]:
 
 
 def ceiling(spec: DeploymentSpec, options: VastaiOptions) -> Decimal:
-    """The lowest of the caps of one server, in US dollars an hour. A budget is for all instances."""
-    monthly, hourly = spec.budget.monthly_usd, spec.budget.hourly_usd
-    servers = instances(spec, options)
-    caps = [options.max_hourly_usd]
-    if hourly is not None:
-        caps.append(hourly if servers == 1 else (hourly / servers).quantize(Decimal("0.000001"), ROUND_DOWN))
-    if monthly is not None:
-        caps.append((monthly / HOURS_PER_MONTH / servers).quantize(Decimal("0.000001"), ROUND_DOWN))
-    return min(caps)
+    """The lower of the caps of one server, in US dollars an hour."""
+    cap = hourly_cap(spec, instances(spec, options))
+    return options.max_hourly_usd if cap is None else min(cap, options.max_hourly_usd)
 
 
 def instances(spec: DeploymentSpec, options: VastaiOptions) -> int:
