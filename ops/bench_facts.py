@@ -6,7 +6,6 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -192,14 +191,14 @@ def _apis(path: Path | None, name: str) -> tuple[ApiModel, ...]:
     return tuple(sorted(found, key=lambda api: api.output_per_m))
 
 
-def _history(path: Path) -> Iterator[tuple[datetime, bool]]:
+def _history(path: Path) -> Iterator[bool | None]:
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             if line.strip():
-                check = json.loads(line)
-                yield datetime.fromisoformat(check["at"]), bool(check["healthy"])
+                healthy = json.loads(line)["healthy"]
+                yield None if healthy is None else bool(healthy)
     except (OSError, UnicodeError, ValueError, KeyError, TypeError) as error:
-        raise OpsError(f"--history {path}: {error!r}; each line is an object with `at` and `healthy`") from None
+        raise OpsError(f"--history {path}: {error!r}; each line is an object with `healthy`") from None
 
 
 def _name(path: Path | None) -> str | None:

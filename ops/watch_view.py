@@ -59,7 +59,7 @@ def lines(row: Row) -> list[str]:
 
 
 def facts(row: Row) -> dict[str, Any]:
-    """A row for programs; also what the history keeps, of which `bench --history` reads `at` and `healthy`."""
+    """A row for programs; also what the history keeps, of which `bench --history` reads `healthy`."""
     seen = row.seen
     probe = seen.probe if seen else None
     end = seen.ends_at if seen else None

@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 import xml.etree.ElementTree as ET
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from random import Random
 
@@ -154,10 +154,13 @@ def test_a_wrong_objective_is_named_with_its_value_and_what_there_is(content: ob
 
 
 def test_uptime_is_the_share_of_checks_that_were_answered() -> None:
-    checks = [(DAY + timedelta(minutes=minute), minute != 3) for minute in range(10)]
-    assert uptime(checks) == (0.9, 10)
-    assert uptime(checks, DAY + timedelta(minutes=4)) == (1.0, 6)
+    assert uptime([minute != 3 for minute in range(10)]) == (0.9, 10)
     assert uptime([]) is None
+
+
+def test_a_look_that_asked_nothing_says_nothing_of_uptime() -> None:
+    assert uptime([True, None, None, False]) == (0.5, 2)
+    assert uptime([None]) is None
 
 
 def test_the_result_file_has_the_field_names_of_vllm_bench_serve() -> None:

@@ -335,6 +335,13 @@ def test_the_history_is_what_bench_reads_for_uptime(tmp_path: Path) -> None:
     assert "sk-secret" not in file.read_text()
 
 
+def test_a_look_at_sleeping_workers_is_no_downtime(tmp_path: Path) -> None:
+    file = tmp_path / "checks.jsonl"
+    file.write_text('{"healthy": true}\n{"healthy": null}\n{"healthy": null}\n')
+    args = argparse.Namespace(slo=None, history=file, apis=None, api="", peak=None, monthly_requests=None)
+    assert judged(args).uptime == (1.0, 1)
+
+
 def test_in_a_pipe_only_what_is_new_is_said() -> None:
     answers = iter([answer, answer, refuse, refuse, answer, answer])
     _, text = told(Cli(), ask=lambda stack: next(answers)(stack), clock=Clock(rounds=5))

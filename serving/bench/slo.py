@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -132,9 +131,12 @@ def parse_slo(content: Any) -> Slo:
         raise SloError("\n".join([*lines, f"criteria are: {known}"])) from None
 
 
-def uptime(checks: Iterable[tuple[datetime, bool]], since: datetime | None = None) -> tuple[float, int] | None:
-    """Share of checks since then that found the endpoint healthy, and their number; None without any."""
-    seen = [healthy for at, healthy in checks if since is None or at >= since]
+def uptime(checks: Iterable[bool | None]) -> tuple[float, int] | None:
+    """Share of checks that found the endpoint healthy, and their number; None without any.
+
+    A check of None is a look that asked nothing, so as not to wake a worker: it doesn't count.
+    """
+    seen = [healthy for healthy in checks if healthy is not None]
     return (sum(seen) / len(seen), len(seen)) if seen else None
 
 
