@@ -87,8 +87,3 @@ def known(product: Product, release: str) -> tuple[Advisory, ...]:
 def fixed_in(found: tuple[Advisory, ...]) -> str:
     """The first release without any of these."""
     return max((advisory.fixed for advisory in found), key=parse_release)
-
-
-def llama_build(xllamacpp: str) -> str:
-    """llama.cpp's build in a release of the package `xllamacpp`: `2026.10.11549` -> `11549`."""
-    return xllamacpp.rsplit(".", 1)[-1]

@@ -1,9 +1,9 @@
 """The GPUs that the platforms rent: memory as the driver reports it, compute capability, bandwidth, names.
 
 `data/gpus.csv` holds one row a GPU; `data/names.csv` of a platform's folder, where there is one, what that platform
-calls them. `memory_gib` is what CUDA calls the total, which is less than the number on the box; where drivers differ it
-is the smallest seen (`observed`), or the box's number less what the driver of a like card keeps (`derived`). Bandwidth
-and capability are NVIDIA's data sheets.
+calls them. `memory_gib` is what CUDA calls the total, which is less than the number on the box; by `memory_basis` it is
+the smallest seen (`observed`), as drivers differ, or the box's number less what the driver of a like card keeps
+(`derived`). Bandwidth and capability are NVIDIA's data sheets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
 
 from serving.tables import additions, table
 
@@ -36,7 +35,6 @@ class Gpu:
     Attributes:
         name: canonical name, such as `RTX 4090`.
         memory_gib: total memory of one GPU as CUDA reports it, GiB.
-        memory_basis: `observed` in start-up logs, or `derived` from a like card.
         compute_capability: (major, minor).
         bandwidth_gb_s: memory bandwidth, 10^9 bytes a second.
         platform_names: platform -> the names it rents this GPU under.
@@ -44,7 +42,6 @@ class Gpu:
 
     name: str
     memory_gib: float
-    memory_basis: Literal["observed", "derived"]
     compute_capability: tuple[int, int]
     bandwidth_gb_s: float
     platform_names: Mapping[str, tuple[str, ...]] = field(compare=False)
@@ -135,7 +132,6 @@ def _gpu(row: dict[str, str], brought: Mapping[str, tuple[str, ...]]) -> Gpu:
     return Gpu(
         name=row["name"],
         memory_gib=float(row["memory_gib"]),
-        memory_basis="observed" if row["memory_basis"] == "observed" else "derived",
         compute_capability=(int(major), int(minor)),
         bandwidth_gb_s=float(row["bandwidth_gb_s"]),
         platform_names={p: tuple(row[p].split("|")) for p in _COLUMNS if row[p]} | dict(brought),

@@ -101,11 +101,9 @@ def rank(
     return [*_cheapest_first(c for c in judged if c.ok), *_cheapest_first(c for c in judged if not c.ok)]
 
 
-def shortlist(
-    spec: DeploymentSpec, model: Model, offers: Iterable[Offer], assumptions: Assumptions | None = None
-) -> list[Candidate]:
+def shortlist(spec: DeploymentSpec, model: Model, offers: Iterable[Offer]) -> list[Candidate]:
     """The offers that can be taken, in the order of `rank`; what the others cost isn't worked out."""
-    return _cheapest_first(Judge(spec, model, assumptions).taken(offers))
+    return _cheapest_first(Judge(spec, model).taken(offers))
 
 
 class Judge:

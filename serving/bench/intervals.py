@@ -90,9 +90,7 @@ def sampled_percentile(values: Sequence[float], percent: float, random: Random) 
     return Sampled(value, draw)
 
 
-def sampled_rate(
-    events: Sequence[tuple[float, float]], seconds: float, random: Random, slices: int = SLICES
-) -> Sampled:
+def sampled_rate(events: Sequence[tuple[float, float]], seconds: float, random: Random) -> Sampled:
     """What comes in a second. `events` are (seconds after the start, amount), those beyond an end counted at that end.
 
     Raises:
@@ -100,13 +98,13 @@ def sampled_rate(
     """
     if seconds <= 0:
         raise ValueError("a run without duration")
-    amounts = [0.0] * slices
+    amounts = [0.0] * SLICES
     for at, amount in events:
-        amounts[max(0, min(slices - 1, int(at / seconds * slices)))] += amount
+        amounts[max(0, min(SLICES - 1, int(at / seconds * SLICES)))] += amount
     value = math.fsum(amounts) / seconds
-    if len(events) < slices:
+    if len(events) < SLICES:
         return Sampled(value, None)
-    return Sampled(value, lambda: math.fsum(random.choices(amounts, k=slices)) / seconds)
+    return Sampled(value, lambda: math.fsum(random.choices(amounts, k=SLICES)) / seconds)
 
 
 def difference(name: str, unit: str, better: Better, a: Sampled, b: Sampled) -> Difference:
