@@ -24,6 +24,7 @@ from serving.gpus import Gpu, all_gpus
 from serving.memory import Engine
 from serving.models import Model, all_models, quantized_copies
 from serving.spec import DEFAULT_VLLM_VERSION, NAMESPACE, DeploymentSpec
+from serving.vllm import sets
 
 IMAGE_DISK_GB = 29
 """The official image unpacked: 28.6 GB in December 2025 (vllm-project/vllm#22377), 25 in April (#17163)."""
@@ -37,7 +38,7 @@ ONLINE_QUANTIZATION = frozenset({"fp8", "fp8_per_tensor", "fp8_per_block", "fp8_
 UNSTABLE_IN_FP16 = ("Gemma2", "Gemma3", "Glm4")
 """Architectures that vLLM refuses in float16 (config/model.py, _FLOAT16_NOT_SUPPORTED_MODELS)."""
 
-UNCOUNTED_ARGS = ("--enable-lora", "--speculative-config", "--speculative_config", "--cpu-offload-gb")
+UNCOUNTED_ARGS = ("--enable-lora", "--speculative-config", "--cpu-offload-gb")
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,8 @@ def _image(spec: DeploymentSpec, version: Version, gpu: Gpu, host: Host) -> Iter
 def _advisories(spec: DeploymentSpec) -> Iterator[Finding]:
     release = _release(spec)
     key, value = ("engine.image", spec.engine.image) if spec.engine.image else ("engine.version", spec.engine.version)
-    there = tuple(one for one in known("vllm", release) if not one.needs or _given(spec, one.needs))
+    args = spec.engine.extra_args
+    there = [one for one in known("vllm", release) if not one.needs or any(sets(arg, [one.needs]) for arg in args)]
     for advisory in there:
         if advisory.bars:
             yield Finding(key, value, f"{advisory.id}: {advisory.what}", f"{advisory.fixed} or later")
@@ -174,10 +176,6 @@ def _advisories(spec: DeploymentSpec) -> Iterator[Finding]:
         names = ", ".join(one.id for one in minor)
         wrong = f"whoever has the key can stop the server or slow it down ({names})"
         yield Finding(key, value, wrong, f"{fixed_in(minor)} or later has none of them", fatal=False)
-
-
-def _given(spec: DeploymentSpec, flag: str) -> bool:
-    return any(arg.split("=", 1)[0].replace("_", "-") == flag for arg in spec.engine.extra_args)
 
 
 def _precision(spec: DeploymentSpec, model: Model, gpu: Gpu) -> Iterator[Finding]:
@@ -305,7 +303,7 @@ def _shape(spec: DeploymentSpec, model: Model) -> Iterator[Finding]:
             f"One of {', '.join(map(str, fitting))}",
         )
     for arg in spec.engine.extra_args:
-        if arg.split("=", 1)[0] in UNCOUNTED_ARGS:
+        if sets(arg, UNCOUNTED_ARGS):
             yield Finding(
                 "engine.extra_args", arg, "its memory is not in the estimate", "Leave room for it", fatal=False
             )

@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from serving import NAMESPACE
+from serving.vllm import sets
 
 HOURS_PER_MONTH = 730
 """Hours in the month that every monthly figure uses (365 x 24 / 12)."""
@@ -163,7 +164,7 @@ class EngineSpec(Part):
     @classmethod
     def _no_secrets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for arg in value:
-            if arg.split("=", 1)[0].replace("_", "-") in {"--api-key", "--hf-token"}:
+            if sets(arg, ("--api-key", "--hf-token")):
                 raise _SecretRefusedError(
                     "no secrets: process arguments can be read by others; the key is set by the project"
                 )
@@ -451,10 +452,10 @@ def _problem(part: type[BaseModel], section: str, found: Any) -> Problem:
         return Problem(key, _shown(found["input"]), f"no such key. {_did_you_mean(str(found['loc'][-1]), known)}")
     hidden = isinstance((found.get("ctx") or {}).get("error"), _SecretRefusedError)
     shown = "[secret]" if hidden else _shown(found["input"])
-    return Problem(key, shown, _what_works(found) + _meaning(part, found["loc"]))
+    return Problem(key, shown, _what_works(key, found) + _meaning(part, found["loc"]))
 
 
-def _what_works(found: Any) -> str:
+def _what_works(key: str, found: Any) -> str:
     context: Mapping[str, Any] = found.get("ctx") or {}
     match found["type"]:
         case "literal_error":
@@ -474,7 +475,6 @@ def _what_works(found: Any) -> str:
         case "string_type":
             return "text"
         case "tuple_type" | "list_type":
-            key = f"{NAMESPACE}:{'.'.join(str(step) for step in found['loc'])}"
             how = f"; one item at a time: `pulumi config set --path '{key}[0]' VALUE`"
             return f"a list, such as `[L4, T4]`{how if isinstance(found['input'], str) else ''}"
         case "model_type" | "model_attributes_type":

@@ -10,7 +10,7 @@ from typing import TypeVar
 from serving import NAMESPACE
 from serving.guard import API_KEY, GUARD_MODULE, PREVIOUS_KEY, guard_source
 from serving.spec import DeploymentSpec, Problem, SpecError
-from serving.vllm import serve_args
+from serving.vllm import serve_args, sets
 
 TLS_KEY = "VLLM_ANYWHERE_TLS_KEY"
 TLS_CERT = "VLLM_ANYWHERE_TLS_CERT"
@@ -19,10 +19,11 @@ HF_TOKEN = "HF_TOKEN"
 
 _KEY = f"{NAMESPACE}:engine.extra_args"
 _RESERVED = (
+    "--",
     *("--host", "--port", "--uds", "--root-path", "--grpc", "--grpc-port", "--headless", "--config"),
     *("--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs", "--ssl-cert-reqs", "--ssl-ciphers", "--enable-ssl-refresh"),
 )
-"""Flags that open another door than the guarded one, or move it."""
+"""Flags that open another door than the guarded one, or move it; after `--` ours would be none."""
 
 _OPENING = f"""\
 #!/bin/sh
@@ -99,7 +100,7 @@ def refused_args(spec: DeploymentSpec) -> tuple[Problem, ...]:
     return tuple(
         Problem(_KEY, arg, f"leave it out: address, port, TLS and the guarded HTTP server are {NAMESPACE}'s to set")
         for arg in spec.engine.extra_args
-        if any(flag.startswith(arg.split("=", 1)[0].replace("_", "-")) for flag in _RESERVED) and arg.startswith("--")
+        if sets(arg, _RESERVED)
     )
 
 

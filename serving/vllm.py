@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from serving.spec import DeploymentSpec
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serving.spec import DeploymentSpec
+
+
+def sets(arg: str, flags: Iterable[str]) -> bool:
+    """Whether an argument is one of these flags, as vLLM reads it: it may be abbreviated and have underscores.
+
+    Its value may follow it behind `=`, or behind a blank, which vLLM wouldn't take.
+    """
+    name = re.split(r"[=\s]", arg, maxsplit=1)[0].replace("_", "-")
+    return any(flag == name or (len(name) > 2 and flag.startswith(name)) for flag in flags)
 
 
 def serve_args(spec: DeploymentSpec, *, half: bool) -> tuple[str, ...]:

@@ -249,8 +249,9 @@ def test_what_only_callers_can_use_or_nobody_is_no_reason_to_refuse(advisory: Ad
 def test_a_weakness_of_an_option_counts_with_the_option_only() -> None:
     engine = {"version": "0.30.0"}
     assert check("L4", engine=engine).ok
-    refused = only(check("L4", engine={**engine, "extra_args": ["--trust_remote_code"]}))
-    assert (refused.wrong.split(":")[0], refused.works) == ("CVE-2026-114053", "0.31.0 or later")
+    for spelled in ("--trust-remote-code", "--trust_remote_code", "--trust-remote"):
+        refused = only(check("L4", engine={**engine, "extra_args": [spelled]}))
+        assert (refused.wrong.split(":")[0], refused.works) == ("CVE-2026-114053", "0.31.0 or later")
 
 
 def test_nothing_that_is_pinned_here_has_a_grave_weakness() -> None:
@@ -289,8 +290,8 @@ def test_gpus_must_share_the_heads_evenly() -> None:
 
 
 def test_memory_that_the_estimate_leaves_out_is_noted() -> None:
-    found = check("L4", engine={"extra_args": ["--enable-lora"]})
-    assert [f.key for f in found.notes] == ["engine.extra_args"]
+    for arg in ("--enable-lora", "--enable_lora", "--cpu-offload_gb=4", "--speculative-config={}"):
+        assert [f.key for f in check("L4", engine={"extra_args": [arg]}).notes] == ["engine.extra_args"]
 
 
 def test_a_finding_names_the_stack_config_key_the_value_and_what_works() -> None:

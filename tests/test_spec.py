@@ -125,10 +125,15 @@ def test_the_schema_knows_every_section_and_no_other() -> None:
     ]
 
 
-@pytest.mark.parametrize("flag", ["--api-key=sk-mine", "--api_key=sk-mine"])
+@pytest.mark.parametrize("flag", ["--api-key=sk-mine", "--api_key=sk-mine", "--api-k=sk-mine", "--api-key sk-mine"])
 def test_a_secret_among_the_arguments_is_refused_without_being_repeated(flag: str) -> None:
     (problem,) = problems(engine={"extra_args": [flag]})
     assert "sk-mine" not in str(problem)
+
+
+def test_a_text_where_a_platforms_list_belongs_is_answered_with_the_command_that_sets_an_item() -> None:
+    with pytest.raises(SpecError, match=r"pulumi config set --path 'vllm-anywhere:gcp\.zones\[0\]' VALUE"):
+        parse_part(GcpOptions, {"zones": "europe-west4-a"}, "gcp")
 
 
 def test_a_list_whose_items_are_refused_is_not_also_told_to_be_too_short() -> None:
