@@ -346,6 +346,15 @@ def test_germany_is_where_lambda_is_in_the_eu_and_data_may_stay_there(world: Wor
     assert "us-south-1" not in regions_for(asked(placement='{"regions": ["us"]}').spec)
 
 
+def test_a_maximum_that_changes_nothing_is_told() -> None:
+    def told(question: Ask) -> bool:
+        declared = ADAPTER.resources(question, ADAPTER.offers(question)[0])
+        return any("scaling.max (3) has no effect" in note for note in declared.notes)
+
+    assert told(asked(scaling='{"min": 1, "max": 3}'))
+    assert not told(asked(scaling='{"min": 3}'))
+
+
 def test_what_can_not_be_is_refused_against_its_key(world: World) -> None:
     wrong = asked(scaling='{"min": 0, "max": 1}', hardware='{"spot": true}', placement='{"regions": ["fr"]}')
     found = {reason.key for reason in ADAPTER.unsupported(wrong)}

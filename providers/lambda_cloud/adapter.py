@@ -91,7 +91,7 @@ class LambdaAdapter:
             run=Ref("server", "run"),
             model=spec.model.served_name,
             hardware=f"{offer.gpu_count}x {offer.gpu} ({offer.sku})",
-            notes=(*ask.market.notes, *_notes(ask)),
+            notes=(*ask.market.notes, *_notes(spec)),
             ca=Ref("tls", "caPem"),
             each=("server",),
         )
@@ -104,14 +104,17 @@ def regions_for(spec: DeploymentSpec) -> list[str]:
     return [region for region in found if region not in WITHOUT_FIREWALL]
 
 
-def _notes(ask: Ask) -> Iterator[str]:
+def _notes(spec: DeploymentSpec) -> Iterator[str]:
     yield "TLS by a CA of this deployment's own: clients need its certificate (the output `ca_pem`)."
     yield (
         "A change of model, flags or image rents another instance, and the old one serves until that has answered. "
         "Lambda has no stopped instances: whatever exists is billed."
     )
-    if is_half(fitting_gpus(ask.spec, PLATFORM)):
+    if is_half(fitting_gpus(spec, PLATFORM)):
         yield "A GPU without bfloat16 is among those that will do, so the model runs in half precision."
+    if spec.scaling.max > spec.scaling.min:
+        runs = "One server runs" if spec.scaling.min == 1 else f"{spec.scaling.min} servers run"
+        yield f"{runs}; scaling.max ({spec.scaling.max}) has no effect on instances."
 
 
 def _options(ask: Ask) -> LambdaOptions:
