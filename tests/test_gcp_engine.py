@@ -71,6 +71,21 @@ def completes(outputs: dict[str, Any]) -> bool:
     return answer.is_success and bool(answer.json()["choices"][0]["message"]["content"])
 
 
+@pytest.mark.slow
+def test_a_preview_without_credentials_or_project_shows_the_price_and_what_to_do(
+    project: Project, cloud: Cloud
+) -> None:
+    cloud.fail(no_credentials=True)
+    text = " ".join(project.preview(ok=False).split())
+    assert "could not find default credentials" in text
+    assert "`gcloud auth application-default login`" in text and "$0.3675/h" in text
+    cloud.fail(no_credentials=False)
+    del project.env["GOOGLE_PROJECT"]
+    text = " ".join(project.preview(ok=False).split())
+    assert "project: required field is not set" in text
+    assert "No project is set: `export GOOGLE_PROJECT=<id>`" in text and "$0.3675/h" in text
+
+
 def test_a_t4_vm_serves_over_tls_and_nothing_is_left_of_it(project: Project, cloud: Cloud) -> None:
     project.config("hf_token", TOKEN, "--secret")
     said = project.preview()

@@ -222,7 +222,7 @@ def _rest(text: str) -> Refusal | None:
             "`pulumi stack --show-urns` has.",
         )
     if _PROJECT.search(text):
-        return Refusal("no_project", "No project is set: `export GOOGLE_PROJECT=<id>`, then `pulumi up`.")
+        return Refusal("no_project", "No project is set: `export GOOGLE_PROJECT=<id>`, then the same again.")
     if _TIMEOUT.search(text):
         return Refusal(
             "timeout",

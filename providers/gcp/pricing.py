@@ -81,12 +81,13 @@ def query(spec: DeploymentSpec, budget_s: float = LIVE_BUDGET_S) -> GcpMarket:
 
 
 def _missing() -> list[str]:
-    """What `up` needs and isn't here. The package's own error names no command of ours, and no hook sees it."""
+    """What the package needs and isn't here. Its own error names no command of ours, and no hook sees it."""
     if present():
         return []
     return [
-        "No Google credentials are in this environment. `up` needs some: `gcloud auth application-default login`, or "
-        "GOOGLE_CREDENTIALS with a service account's key file; and the project's id in GOOGLE_PROJECT."
+        "No Google credentials are in this environment. Pulumi's package for Google fails without, in `preview` too: "
+        "`gcloud auth application-default login`, or GOOGLE_CREDENTIALS with a service account's key file; and the "
+        "project's id in GOOGLE_PROJECT."
     ]
 
 
