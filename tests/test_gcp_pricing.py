@@ -208,9 +208,7 @@ def test_offline_nothing_is_asked_and_nothing_is_missed(catalogue: Catalogue, mo
     assert market.model is not None
 
 
-def test_a_plan_without_credentials_says_what_is_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plan_without_credentials_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (TOKEN_VARIABLE, *KEY_VARIABLES, "GOOGLE_APPLICATION_CREDENTIALS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
