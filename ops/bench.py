@@ -83,7 +83,7 @@ def add_bench(commands: Any) -> None:
     )
     cold.add_argument("--idle", type=_positive, default=0.0, metavar="S", help="wait first, so that it falls asleep")
     cold.add_argument("--cold-timeout", type=_positive, default=1800.0, metavar="S", help="give up after (1800)")
-    cold.add_argument("--yes", action="store_true", help="do rent the second server that `replace` needs for a while")
+    cold.add_argument("--yes", action="store_true", help="do replace the server")
     judge = parser.add_argument_group("verdict and money")
     judge.add_argument("--slo", type=Path, metavar="FILE", help="objectives; the report ends in go or no-go")
     judge.add_argument("--history", type=Path, metavar="FILE", help="`watch`'s history, for uptime")
@@ -284,8 +284,9 @@ def _check(args: argparse.Namespace) -> None:
             raise OpsError("--cold-start replace replaces a stack's server: it needs -s, not --url")
         if not args.yes:
             raise OpsError(
-                f"--cold-start replace runs `pulumi up --replace` on stack {args.stack}: a second server is rented "
-                "until the new one answers, and the old one is deleted then. --yes does it"
+                f"--cold-start replace runs `pulumi up --replace` on the server of stack {args.stack}, of several on "
+                "the first: a second server is rented, and the old one deleted when that has answered. On Google Cloud "
+                "the old one goes first, and does not serve until the new one answers. --yes does it"
             )
 
 
