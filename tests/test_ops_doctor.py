@@ -91,13 +91,17 @@ def test_a_sound_account_on_runpod_passes_every_check(runpod: RunPodEmulator, to
     assert status == 0
     assert {name: one["verdict"] for (_, name), one in checks.items()} == {
         "key": "ok",
-        "balance": "warning",
+        "balance": "ok",
         "running": "ok",
         "regions": "warning",
         "stock": "ok",
         "secrets": "ok",
     }
     assert "1 with our label" in checks["runpod", "running"]["text"]
+    assert "$100.00 left, and $0." in checks["runpod", "balance"]["text"]
+    runpod.faults.add(Fault(path="/graphql", kind=Kind.LOST, status=410))
+    _, checks = told("runpod")
+    assert checks["runpod", "balance"]["verdict"] == "warning"
     assert "https://console.runpod.io/user/billing" in checks["runpod", "balance"]["next"]
 
 

@@ -8,7 +8,8 @@ RunPod's hosts are told apart by the `Host` header, or where a base URL has been
     https://{endpoint}.api.runpod.ai/...        {url}/lb/{endpoint}/...         `balancer_url(endpoint)`
 
 Emulated after the vendor's OpenAPI document of August 2026 and what others have reported; never compared with a live
-account. Not emulated: templates (a `templateId` is not found), clusters, billing records, spot, the old APIs.
+account. Not emulated: templates (a `templateId` is not found), clusters, billing records, spot, the old APIs but for
+GraphQL's balance.
 """
 
 from .emulator import KEY, RunPodEmulator

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..contract import Contract, contract
-from ..http import Command, Emulator, Request, Response, problem, without_secrets
+from ..http import Command, Emulator, Request, Response, json_response, problem, without_secrets
 from . import edge, scaling
 from .control import Control
 from .jobs import Jobs
@@ -114,8 +114,16 @@ class RunPodEmulator(Emulator):
                 return self._jobs.answer(request, endpoint, rest)
             case _ if request.bearer != self.key:
                 return self._checked(request, path, problem(403, "access denied"))
+            case _ if (request.method, path) == ("POST", "/graphql"):
+                return self._myself()
             case _:
                 return self._checked(request, path, self._controlled(request, path))
+
+    def _myself(self) -> Response:
+        """What GraphQL, which is being retired, still has and REST v2 has not; whatever is asked, this is answered."""
+        with self.world.settled() as account:
+            myself = {"clientBalance": float(account.balance), "currentSpendPerHr": float(self.world.total())}
+        return json_response(200, {"data": {"myself": myself}})
 
     def _controlled(self, request: Request, path: str) -> Response:
         try:
