@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from emulators.modal import ModalEmulator
 from test_lifecycle_invariants import context
-from test_modal_apps import ID, cloud_of, created, modal  # noqa: F401 - a fixture
+from test_modal_apps import ID, OWNER, cloud_of, created, modal  # noqa: F401 - a fixture
 
 from providers.base import AuthError
 from providers.modal.account import ModalAccount, open_account
@@ -41,18 +41,23 @@ def test_apps_of_others_are_none_of_our_holdings(modal: ModalEmulator, account: 
     assert account.holdings(["shop/dev"]) == []
 
 
-def test_volumes_are_ours_by_the_name_of_a_known_stack(modal: ModalEmulator, account: ModalAccount) -> None:  # noqa: F811
-    VolumeResource().create_in(cloud_of(modal), VolumeInputs(label="shop/dev/cache/1", environment="main"))
-    VolumeResource().create_in(cloud_of(modal), VolumeInputs(label="my/data/set/2", environment="main"))
+def test_volumes_are_ours_by_the_name_of_a_known_stack_and_the_owner_at_its_end(
+    modal: ModalEmulator,  # noqa: F811
+    account: ModalAccount,
+) -> None:
+    for label, owner in [("shop/dev/cache/1", OWNER), ("shop/dev/data/1", ""), ("my/data/set/2", OWNER)]:
+        VolumeResource().create_in(cloud_of(modal), VolumeInputs(label=label, environment="main", owner=owner))
     assert [(one.id, one.label) for one in account.holdings(["shop/dev"])] == [
-        ("main/shop-dev-cache-1", "shop/dev/cache/1")
+        (f"main/shop-dev-cache-1-{OWNER}", "shop/dev/cache/1")
     ]
 
 
 def test_what_is_released_is_gone(modal: ModalEmulator, account: ModalAccount) -> None:  # noqa: F811
     modal.workspace.environments.append("staging")
     created(modal)
-    VolumeResource().create_in(cloud_of(modal), VolumeInputs(label="shop/dev/cache/1", environment="staging"))
+    VolumeResource().create_in(
+        cloud_of(modal), VolumeInputs(label="shop/dev/cache/1", environment="staging", owner=OWNER)
+    )
     held = account.holdings(["shop/dev"])
     assert [one.kind for one in held] == ["app", "volume"]
     for one in held:

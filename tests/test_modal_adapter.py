@@ -65,7 +65,15 @@ def test_a_stack_that_only_switches_provider_is_valid() -> None:
 
 def test_what_is_declared_is_what_the_resource_takes() -> None:
     inputs = server(asked(frozenset({"hf_token"}), hardware={"gpus": ["H100"]}, scaling={"min": 0, "max": 3}))
-    filled = {**inputs, "volume": "v", "apiKey": "k", "previousKey": "k", "hfToken": "t", "label": "a/b/c/1"}
+    filled = {
+        **inputs,
+        "volume": "v",
+        "apiKey": "k",
+        "previousKey": "k",
+        "owner": "o",
+        "hfToken": "t",
+        "label": "a/b/c/1",
+    }
     App().check(AppInputs.model_validate(filled).model_dump())
     assert AppInputs.model_validate(filled).max_containers == 3
 
@@ -168,7 +176,7 @@ def test_the_same_ask_gives_the_same_answer() -> None:
 
 def test_old_prices_are_called_old_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(market.OFFLINE, raising=False)
-    monkeypatch.setattr(market, "STALE_DAYS", -1)
+    monkeypatch.setattr("serving.prices.STALE_DAYS", -1)
     shown = " ".join(report(make_plan({"vllm-anywhere:provider": "modal"}), None).split())
     assert shown.count("Prices of modal are up to") == 1
 

@@ -29,6 +29,8 @@ from serving.start import start_script
 
 ID = "main/shop-dev-server-1"
 KEY = "sk-of-the-stack"
+OWNER = "3fa9c2d1"
+CACHE = VolumeInputs(label="shop/dev/cache/1", environment="main", owner=OWNER)
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def models(endpoint: str, key: str = KEY) -> httpx.Response:
 
 
 def test_what_is_sent_is_what_was_asked_for(modal: ModalEmulator) -> None:
-    VolumeResource().create_in(cloud_of(modal), VolumeInputs(label="shop/dev/cache/1", environment="main"))
+    volume = VolumeResource().create_in(cloud_of(modal), CACHE).outputs.name
     created(
         modal,
         gpus=["L4", "A10"],
@@ -72,7 +74,7 @@ def test_what_is_sent_is_what_was_asked_for(modal: ModalEmulator) -> None:
         memory_gib=24,
         regions=["eu"],
         routing_region="eu-west",
-        volume="shop-dev-cache-1",
+        volume=volume,
         env={"HF_HOME": "/cache/huggingface"},
         min_containers=1,
         max_containers=3,
@@ -168,9 +170,9 @@ def test_an_app_of_somebody_else_is_never_deployed_over(modal: ModalEmulator) ->
 def test_an_app_of_another_stack_under_the_same_name_is_not_ours(modal: ModalEmulator) -> None:
     created(modal)
     other = wanted(label="shop-dev/server/1/1")
-    assert name_of("shop-dev/server/1/1") != name_of(LABEL)
+    assert name_of(other.label, "") != name_of(LABEL, "")
     clash = wanted(label="shop/dev-server/1/1")
-    assert name_of(other.label) == name_of(clash.label)
+    assert name_of(other.label, "") == name_of(clash.label, "")
     App().create_in(cloud_of(modal), context(), other)
     with pytest.raises(PlatformError, match="is shop-dev/server/1/1 of this tool"):
         App().create_in(cloud_of(modal), context(), clash)
@@ -306,16 +308,49 @@ def test_an_update_of_what_was_stopped_says_what_to_do(modal: ModalEmulator) -> 
 
 
 def test_a_volume_is_made_once_and_deleted_for_certain(modal: ModalEmulator) -> None:
-    cloud, inputs = cloud_of(modal), VolumeInputs(label="shop/dev/cache/1", environment="main")
-    made = VolumeResource().create_in(cloud, inputs)
-    assert VolumeResource().create_in(cloud, inputs) == made
-    assert made.outputs.name == "shop-dev-cache-1"
-    assert VolumeResource().read_in(cloud, made.id, inputs) is not None
+    cloud = cloud_of(modal)
+    made = VolumeResource().create_in(cloud, CACHE)
+    assert VolumeResource().create_in(cloud, CACHE) == made
+    assert made.outputs.name == f"shop-dev-cache-1-{OWNER}"
+    assert VolumeResource().read_in(cloud, made.id, CACHE) is not None
     modal.faults.add(Fault(method=RPC, path="VolumeDelete", kind=Kind.DROPPED))
     VolumeResource().delete_in(cloud, context(), made.id)
     VolumeResource().delete_in(cloud, context(), made.id)
     assert modal.workspace.volumes == {}
-    assert VolumeResource().read_in(cloud, made.id, inputs) is None
+    assert VolumeResource().read_in(cloud, made.id, CACHE) is None
+
+
+@pytest.mark.parametrize("theirs", ["shop-dev-cache-1", "shop-dev-cache-1-0badcafe"])
+def test_a_volume_of_that_name_that_the_stack_did_not_make_outlives_it(modal: ModalEmulator, theirs: str) -> None:
+    modal.workspace.volumes["main", theirs] = "vo-theirs"
+    made = VolumeResource().create_in(cloud_of(modal), CACHE)
+    VolumeResource().delete_in(cloud_of(modal), context(), made.id)
+    assert list(modal.workspace.volumes) == [("main", theirs)]
+
+
+def test_without_an_owner_a_volume_that_exists_is_not_taken(modal: ModalEmulator) -> None:
+    modal.workspace.volumes["main", "shop-dev-cache-1"] = "vo-theirs"
+    with pytest.raises(PlatformError, match=r"Modal refused the volume main/shop-dev-cache-1.*already exists"):
+        VolumeResource().create_in(cloud_of(modal), CACHE.model_copy(update={"owner": ""}))
+
+
+@pytest.mark.parametrize("kind", [Kind.LOST, Kind.DROPPED, Kind.TIMEOUT])
+def test_a_volume_whose_create_answer_is_lost_is_the_one_that_the_next_try_takes(
+    modal: ModalEmulator, kind: Kind
+) -> None:
+    modal.faults.add(Fault(method=RPC, path="VolumeGetOrCreate", kind=kind, times=20))
+    with pytest.raises(PlatformError):
+        VolumeResource().create_in(cloud_of(modal), CACHE)
+    modal.faults.clear()
+    made = VolumeResource().create_in(cloud_of(modal), CACHE)
+    assert list(modal.workspace.volumes) == [("main", made.outputs.name)]
+
+
+def test_two_stacks_of_the_same_name_have_an_app_each(modal: ModalEmulator) -> None:
+    ours, theirs = wanted(owner=OWNER), wanted(owner="0badcafe", image="vllm/vllm-openai:v0.27.0")
+    made = [App().create_in(cloud_of(modal), context(), inputs).id for inputs in (ours, theirs)]
+    App().delete_in(cloud_of(modal), context(), made[0], LABEL)
+    assert [f"main/{app.name}" for app in modal.deployed] == [made[1]]
 
 
 @pytest.mark.parametrize(
@@ -334,8 +369,9 @@ def test_inputs_that_modal_would_only_refuse_at_up_fail_in_preview(inputs: dict[
 
 def test_long_labels_keep_different_names_and_tags() -> None:
     one, other = f"{'p' * 90}1/dev/server/1", f"{'p' * 90}2/dev/server/1"
-    assert len(name_of(one)) <= 64
-    assert name_of(one) != name_of(other)
+    for owner in ("", OWNER):
+        assert len(name_of(one, owner)) <= 64
+        assert name_of(one, owner) != name_of(other, owner)
     assert tags_of(one, "r") != tags_of(other, "r")
     assert all(len(value) <= 63 for value in tags_of(one, "r").values())
 

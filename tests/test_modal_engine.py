@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif("modal" not in PLATFORMS, reason="the platform is not registered"),
 ]
 APP = "vllm-anywhere:modal:App"
-NAME = "vllm-anywhere-test-server-1"
+NAME = "vllm-anywhere-test-server"
 SERVER = f"urn:pulumi:test::vllm-anywhere::vllm-anywhere:index:Deployment${APP}::server"
 
 
@@ -43,6 +43,11 @@ def modal(project: Project) -> Iterator[ModalEmulator]:
 
 def app_ids(modal: ModalEmulator) -> list[str]:
     return [app.id for app in modal.deployed]
+
+
+def names(modal: ModalEmulator) -> list[str]:
+    """The names of the deployed apps, without what tells them from another stack's."""
+    return [app.name.rpartition("-")[0] for app in modal.deployed]
 
 
 def version(modal: ModalEmulator) -> int:
@@ -70,7 +75,7 @@ def test_it_goes_up_answers_scales_in_place_and_leaves_nothing(project: Project,
     assert answers(out)
     assert out["hardware"] == "Modal app, 0 to 1 containers in eu: 1x L4 (or A10)"
     (first,) = app_ids(modal)
-    assert NAME in out["endpoint"]
+    assert f"/{NAME}-1-" in out["endpoint"]
     project.preview("--expect-no-changes")
     assert "6 unchanged" in project.preview("--refresh")
 
@@ -119,7 +124,7 @@ def test_another_model_is_another_app_and_the_old_one_serves_until_it_answers(
         done.set()
         client.join()
     assert failed == []
-    assert [app.name for app in modal.deployed] == ["vllm-anywhere-test-server-2"]
+    assert names(modal) == [f"{NAME}-2"]
     assert answers(project.outputs())
     assert len(modal.workspace.volumes) == 1
 
@@ -142,7 +147,7 @@ def test_a_new_one_that_never_answers_leaves_the_old_one_serving(project: Projec
 def test_a_stop_behind_its_back_is_seen_and_repaired(project: Project, modal: ModalEmulator) -> None:
     project.up()
     (first,) = app_ids(modal)
-    modal.stop(NAME)
+    modal.stop(modal.deployed[0].name)
     project.refresh()
     assert "modal:App server create" in " ".join(project.preview().split())
     project.up()
@@ -169,10 +174,10 @@ def test_limits_that_somebody_changed_are_drift_that_up_repairs(project: Project
 @pytest.mark.slow
 def test_a_running_app_can_be_imported(project: Project, modal: ModalEmulator) -> None:
     project.up()
-    (first,) = app_ids(modal)
+    (first,), (app,) = app_ids(modal), modal.deployed
     project.pulumi("state", "delete", SERVER, "--target-dependents", "--yes", "-s", "test")
     project.pulumi(
-        *("import", APP, "server", f"main/{NAME}", "--parent", f"deployment={DEPLOYMENT}"),
+        *("import", APP, "server", f"main/{app.name}", "--parent", f"deployment={DEPLOYMENT}"),
         *("--protect=false", "--generate-code=false", "--yes", "-s", "test"),
     )
     project.up()
@@ -235,7 +240,7 @@ def test_whatever_happens_to_a_call_there_is_one_app_and_then_none(
     modal.faults.clear()
     if client.returncode:
         project.up()
-    assert [app.name for app in modal.deployed] == [NAME]
+    assert names(modal) == [f"{NAME}-1"]
     assert answers(project.outputs())
     modal.faults.add(Fault(method=RPC, path="AppStop", kind=Kind.DROPPED))
     project.destroy()

@@ -8,7 +8,7 @@ from decimal import Decimal
 from providers.account import Balance, Check, Holding, label_from
 from providers.modal.apps import App
 from providers.modal.client import Modal, connect
-from providers.modal.labels import split_id
+from providers.modal.labels import split_id, words_in
 from providers.modal.pricing import hourly_usd
 from providers.modal.volumes import VolumeResource
 from providers.native import Context
@@ -54,10 +54,10 @@ class ModalAccount:
                 yield Holding("app", id, found.label, status, hourly)
 
     def _volumes(self, stacks: Collection[str]) -> Iterator[Holding]:
-        # A volume has no tags, and anybody's may have a name that looks like ours.
+        # A volume has no tags: its name has to be that of a known stack.
         for environment in self._cloud.environments():
             for id in self._cloud.volumes_in(environment):
-                if label := label_from(split_id(id)[1], "-", stacks):
+                if label := label_from(words_in(split_id(id)[1]), "-", stacks):
                     yield Holding("volume", id, label, "", None)
 
     def _apps(self) -> Iterator[str]:

@@ -37,6 +37,7 @@ class AppInputs(Labelled):
     """What runs, on what, and how much of it."""
 
     environment: str = Field(min_length=1, description="Modal environment.")
+    owner: str = Field(default="", description="Random end of the name, the same for all of a stack.")
     gpus: list[str] = Field(min_length=1, description="GPUs by Modal's names, first choice first.")
     gpu_count: int = Field(default=1, ge=1, le=8, description="GPUs of a container.")
     cpu: int = Field(default=4, ge=1, le=64, description="Physical CPU cores of a container.")
@@ -117,7 +118,7 @@ class App(NativeResource[AppInputs, AppOutputs]):
         Raises:
             PlatformError: an app of that name exists and isn't ours.
         """
-        id = id_of(inputs.environment, name_of(inputs.label))
+        id = id_of(inputs.environment, name_of(inputs.label, inputs.owner))
         definition = definition_of(inputs)
         made: list[Deployed] = []
 

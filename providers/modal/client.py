@@ -210,15 +210,15 @@ class Modal:
 
         return self._find(f"the volume {id}", ask, False)
 
-    def create_volume(self, id: str) -> None:
-        """Make a volume, or leave the one that there is."""
+    def create_volume(self, id: str, *, again: bool) -> None:
+        """Make a volume. One that is there is left as it is when this is done `again`, else it is refused."""
         environment, name = split(id)
 
         async def ask(client: modal.Client) -> None:
             import modal
 
             await modal.Volume.objects.create.aio(
-                name, allow_existing=True, environment_name=environment, client=client
+                name, allow_existing=again, environment_name=environment, client=client
             )
 
         self._ask(f"the volume {id}", ask)

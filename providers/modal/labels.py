@@ -1,4 +1,7 @@
-"""How a label gets onto Modal: in an app's name, which has to be unique, and in its tags, which say whose it is. Pure.
+"""How a label gets onto Modal: into a name, which has to be unique, and into an app's tags. Pure.
+
+A volume has no tags, and two stacks may have the same names in different backends. So names end in the stack's owner
+(`providers.base.OWNER`), which tells them apart and is in state before anything is created.
 
 Names hold letters, digits, `-`, `_` and `.`, at most 64 of them, and tags as many or 63 (modal 1.6.4,
 `_utils/name_utils.py`), so a label's slashes can't stay.
@@ -19,9 +22,16 @@ _LONGEST_NAME = 64
 _LONGEST_TAG = 63
 
 
-def name_of(label: str) -> str:
-    """The name of what carries a label."""
-    return _cut(re.sub(r"[^A-Za-z0-9]+", "-", label), _LONGEST_NAME)
+def name_of(label: str, owner: str) -> str:
+    """The name of what carries a label; without an owner it isn't certain to be one stack's alone."""
+    end = f"-{owner}" if owner else ""
+    return _cut(re.sub(r"[^A-Za-z0-9]+", "-", label), _LONGEST_NAME - len(end)) + end
+
+
+def words_in(name: str) -> str:
+    """The label in a name that has an owner, with `-` for what isn't a letter or digit; "" without one."""
+    owned = re.fullmatch(r"(.+)-[0-9a-f]{8}", name)
+    return owned[1] if owned else ""
 
 
 def tags_of(label: str, revision: str) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """`vllm-anywhere:modal:Volume`: where weights and compiled kernels stay, so that a start needn't fetch them again.
 
 The first TiB of a workspace is free, and what is above it is billed as long as it is there; so a volume is a resource
-of its own that goes with the stack. Modal's volumes have no tags: the name alone says whose one is.
+of its own that goes with the stack. Its name is no other stack's and nobody else's, so that a destroy never takes the
+files of somebody who has chosen the same one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ class VolumeInputs(Labelled):
     """Where it is."""
 
     environment: str = Field(min_length=1, description="Modal environment.")
+    owner: str = Field(default="", description="Random end of the name, the same for all of a stack.")
 
 
 class VolumeOutputs(Properties):
@@ -43,9 +45,13 @@ class VolumeResource(NativeResource[VolumeInputs, VolumeOutputs]):
         return self.create_in(connect(context.pause), inputs)
 
     def create_in(self, cloud: Modal, inputs: VolumeInputs) -> Created[VolumeOutputs]:
-        """`create`, in a given account. There is one volume of a name, so it may be repeated."""
-        id = id_of(inputs.environment, name_of(inputs.label))
-        cloud.create_volume(id)
+        """`create`, in a given account. With an owner, what is there already can only be this stack's own.
+
+        Raises:
+            PlatformError: there is one of that name, and it may be anybody's.
+        """
+        id = id_of(inputs.environment, name_of(inputs.label, inputs.owner))
+        cloud.create_volume(id, again=bool(inputs.owner))
         return Created(id, _outputs(id, inputs.label))
 
     def read(
