@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,22 @@ def test_modal_is_not_told_whose_checkout_it_is(
     created(modal)
     (published,) = [call.request for call in modal.rpcs if call.name == "AppPublish"]
     assert "commit_info" not in published
+    assert "GIT_DIR" not in os.environ
+
+
+def test_deploys_at_the_same_time_leave_the_environment_as_it_was(modal: ModalEmulator) -> None:
+    both = threading.Barrier(2)
+
+    def deploy(owner: str) -> None:
+        both.wait(10)
+        App().create_in(cloud_of(modal), context(), wanted(owner=owner))
+
+    deploys = [threading.Thread(target=deploy, args=(owner,)) for owner in (OWNER, "0badcafe")]
+    for one in deploys:
+        one.start()
+    for one in deploys:
+        one.join(60)
+    assert len(modal.deployed) == 2
     assert "GIT_DIR" not in os.environ
 
 

@@ -8,6 +8,7 @@ pyproject.toml, since the gRPC interface under it is internal and moves. It repe
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import contextmanager
@@ -316,19 +317,26 @@ def connect(
     return Modal(token_from(sdk()), pause, ask_timeout_s=ask_timeout_s, deploy_timeout_s=limit_s)
 
 
+_GIT = threading.Lock()
+
+
 @contextmanager
 def _no_git() -> Generator[None]:
     """Modal's package tells Modal the commit, its author's address and the remote's URL, which may hold a token, of the
-    folder that it runs in (modal 1.6.4, `_utils/git_utils.py`). Git finds no repository here."""
-    before = os.environ.get("GIT_DIR")
-    os.environ["GIT_DIR"] = os.devnull
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["GIT_DIR"]
-        else:
-            os.environ["GIT_DIR"] = before
+    folder that it runs in (modal 1.6.4, `_utils/git_utils.py`). Git finds no repository here.
+
+    The environment is the whole process's, so one deploy waits for the other: the last to end would leave it changed.
+    """
+    with _GIT:
+        before = os.environ.get("GIT_DIR")
+        os.environ["GIT_DIR"] = os.devnull
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["GIT_DIR"]
+            else:
+                os.environ["GIT_DIR"] = before
 
 
 def log_tail(server_id: str, lines: int) -> list[str]:
