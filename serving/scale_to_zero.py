@@ -229,27 +229,34 @@ def _replayed(load: Load) -> Awake:
     def counted(start: float, stop: float) -> float:
         return max(0.0, min(stop, end) - max(start, began))
 
+    # A quarter of a million turns, and a break-even needs dozens of replays: nothing is called here that need not be.
+    pop, push, slots, service_s = heapq.heappop, heapq.heappush, load.concurrency, load.service_s
     for arrival, work in requests:
         now = arrival / rate
         for index, ends in enumerate(held):
             while ends and ends[0] <= now:
-                heapq.heappop(ends)
+                pop(ends)
             if index >= always and now > quiet[index] + idle_s:
                 up += counted(since[index], quiet[index] + idle_s)
                 since[index], ready[index] = now, now + boot_s
                 booting += counted(now, ready[index])
                 starts += now >= began
-            if len(ends) < load.concurrency:
-                begin = max(now, ready[index])
+            if len(ends) < slots:
+                begin = ready[index]
+                if begin < now:
+                    begin = now
                 break
         else:
             index = min(range(load.max_workers), key=lambda one: held[one][0])
-            begin = heapq.heappop(held[index])
-        stop = begin + work * load.service_s
-        heapq.heappush(held[index], stop)
-        if index >= always:
-            answering += counted(max(begin, quiet[index]), stop)
-        quiet[index] = max(quiet[index], stop)
+            begin = pop(held[index])
+        stop = begin + work * service_s
+        push(held[index], stop)
+        last = quiet[index]
+        if stop > last:
+            quiet[index] = stop
+            if index >= always:
+                start = begin if begin > last else last
+                answering += stop - start if began <= start and stop <= end else counted(start, stop)
     up += math.fsum(counted(since[i], quiet[i] + idle_s) for i in range(always, load.max_workers))
     seconds = end - began
     idle = max(0.0, up - answering - booting)
