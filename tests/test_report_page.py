@@ -520,6 +520,30 @@ def test_it_is_neither_empty_nor_wider_than_the_window_in_either_theme(size: str
     page.close()
 
 
+EDGES = """async (png) => {
+  const image = await createImageBitmap(await (await fetch(`data:image/png;base64,${png}`)).blob());
+  const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
+  context.drawImage(image, 0, 0);
+  return [1, image.width - 2].map((x) => {
+    const { data } = context.getImageData(x, 0, 1, image.height);
+    return data.filter((_, i) => i % 4 === 0).sort()[Math.floor(image.height / 2)];
+  });
+}"""
+
+
+def test_a_table_that_goes_on_beyond_an_edge_has_a_shadow_there(shown: Shown, opened: Any) -> None:
+    page = shown.open("phone")
+    table = page.locator(".scroll:has(#offers)")
+
+    def edges(scrolled: int) -> list[int]:
+        """How bright it is at the left and at the right."""
+        table.evaluate("(one, left) => { one.scrollLeft = left; }", scrolled)
+        return opened.evaluate(EDGES, base64.b64encode(table.screenshot()).decode())
+
+    assert [bright == 255 for bright in (*edges(0), *edges(120), *edges(9999))] == [True, *[False] * 4, True]
+    page.close()
+
+
 @pytest.mark.parametrize(
     ("size", "scheme"),
     [
@@ -545,6 +569,16 @@ def test_it_prints_to_pages_with_its_assumptions_and_without_its_controls(shown:
     page.emulate_media(media="print")
     assert not page.locator("#controls").is_visible()
     assert page.locator("#assumed").is_visible()
+    # A4 in CSS pixels, without the margins.
+    page.set_viewport_size({"width": 688, "height": 1017})
+    open_all = """for (const one of document.querySelectorAll("details")) one.open = true"""
+    page.evaluate(open_all)
+    assert (
+        page.evaluate("""[...document.querySelectorAll(".scroll")].filter(
+      (one) => one.scrollWidth > one.clientWidth).map((one) => one.ariaLabel)""")
+        == []
+    )
+    page.evaluate(open_all.replace("true", "false"))
     page.emulate_media(media="screen")
     printed = page.pdf(path=tmp_path / "report.pdf", format="A4")
     assert 8 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 40
