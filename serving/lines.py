@@ -219,18 +219,18 @@ class Estimate:
         """
         known = any(line.rate.unit_price is not None for line in self.lines) or not self.lines
 
-        def usd(amount: Decimal) -> str | None:
-            return _usd(amount) if known else None
+        def told(amount: Decimal) -> str | None:
+            return usd(amount) if known else None
 
         return {
             "hourly_usd": str(self.hourly.quantize(Decimal("0.0001"), ROUND_HALF_UP)) if known else None,
-            "monthly_usd": usd(self.monthly),
-            "list_usd": usd(self.listed),
-            "baseline_usd": usd(self.baseline),
-            "usage_usd": usd(self.usage),
-            "low": usd(self.span.low),
-            "expected": usd(self.span.expected),
-            "high": usd(self.span.high),
+            "monthly_usd": told(self.monthly),
+            "list_usd": told(self.listed),
+            "baseline_usd": told(self.baseline),
+            "usage_usd": told(self.usage),
+            "low": told(self.span.low),
+            "expected": told(self.span.expected),
+            "high": told(self.span.high),
             "hours": _text(self.hours),
             "incomplete": self.incomplete,
             "depends_on_usage": self.open_use,
@@ -270,5 +270,6 @@ def _text(number: Decimal | None) -> str | None:
     return None if number is None else f"{round(number, 10).normalize():f}"
 
 
-def _usd(amount: Decimal | None) -> str | None:
+def usd(amount: Decimal | None) -> str | None:
+    """US dollars as outputs and JSON have them: text, to the cent."""
     return None if amount is None else str(cents(amount))

@@ -9,8 +9,8 @@ from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from serving.cost import assumptions_for, boot_cost, estimate, stopped_cost
-from serving.lines import Estimate, cents
+from serving.cost import BASED_ON_USE, assumptions_for, boot_cost, estimate, stopped_cost
+from serving.lines import Estimate, usd
 from serving.offers import Offer
 from serving.rented import as_output, completed
 from serving.spec import DeploymentSpec, SpecError
@@ -119,11 +119,15 @@ def quote(spec: DeploymentSpec, model: Model | None, offer: Offer, market: Calla
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What runs now, as the last `up` left it in the stack's outputs. `rented` is for `serving.rented.from_output`."""
+    """What runs now, as the last `up` left it in the stack's outputs.
+
+    `monthly` is US dollars, None where a price or the hours of its workers aren't known; `rented` is for
+    `serving.rented.from_output`.
+    """
 
     platform: str
     hardware: str
-    monthly: Decimal
+    monthly: Decimal | None
     servers: int = 1
     rented: Any = None
 
@@ -136,11 +140,12 @@ class Unread:
 def running(outputs: Mapping[str, Any]) -> Running | None:
     """What runs now, from a stack's outputs; None when nothing was deployed or the outputs are of an older form."""
     try:
-        monthly = Decimal(outputs["cost"]["monthly_usd"])
+        cost = outputs["cost"]
+        sleeps = cost.get("depends_on_usage") and cost.get("kind") in BASED_ON_USE
+        monthly = None if cost.get("incomplete") or sleeps else Decimal(cost["monthly_usd"])
         servers = len(outputs.get("endpoints") or (1,))
-        rented = outputs["cost"].get("rented")
-        return Running(str(outputs["provider"]), str(outputs["hardware"]), monthly, servers, rented)
-    except (KeyError, TypeError, InvalidOperation):
+        return Running(str(outputs["provider"]), str(outputs["hardware"]), monthly, servers, cost.get("rented"))
+    except (KeyError, TypeError, AttributeError, InvalidOperation):
         return None
 
 
@@ -157,9 +162,9 @@ def alternative_output(candidate: Candidate) -> dict[str, Any]:
         "country": offer.country,
         "tier": offer.tier,
         "spot": offer.spot,
-        "monthly_usd": None if candidate.incomplete else str(cents(cost.expected)),
-        "low": None if candidate.incomplete else str(cents(cost.low)),
-        "high": None if candidate.incomplete else str(cents(cost.high)),
+        "monthly_usd": None if candidate.incomplete else usd(cost.expected),
+        "low": None if candidate.incomplete else usd(cost.low),
+        "high": None if candidate.incomplete else usd(cost.high),
         "incomplete": candidate.incomplete,
         "depends_on_usage": candidate.open_use,
     }

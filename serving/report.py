@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from serving.cost import BASED_ON_USE
-from serving.lines import CostLine, Estimate, Span, cents
+from serving.lines import CostLine, Estimate, Span, cents, usd
 from serving.offers import Offer, Rate
 from serving.quote import Quote, Running, Unread
 from serving.spec import HOURS_PER_MONTH
@@ -45,8 +45,8 @@ def plan_report(plan: PlanView, quote: Quote, now: Running | Unread | None, widt
 def plan_facts(plan: PlanView, quote: Quote, now: Running | Unread | None) -> dict[str, Any]:
     """The report as data: money as text, everything that the tables show."""
     cost = quote.estimate
-    known = not (cost.incomplete or cost.open_hours or isinstance(now, Unread))
-    before = now.monthly if isinstance(now, Running) else Decimal(0)
+    before = now.monthly if isinstance(now, Running) else Decimal(0) if now is None else None
+    change = None if cost.incomplete or cost.open_hours or before is None else cost.monthly - before
     return {
         "provider": quote.offer.platform,
         "offer": offer_name(quote.offer),
@@ -58,11 +58,8 @@ def plan_facts(plan: PlanView, quote: Quote, now: Running | Unread | None) -> di
         "creates": [{"name": name, "type": kind} for name, kind in plan.creates],
         "notes": list(plan.notes),
         "cost": quote.as_output(),
-        "running": {"provider": now.platform, "monthly_usd": str(now.monthly)} if isinstance(now, Running) else None,
-        "change": {
-            "monthly_usd": str(cents(cost.monthly - before)) if known else None,
-            "text": change_text(cost.monthly, now) if known else "not known",
-        },
+        "running": {"provider": now.platform, "monthly_usd": usd(now.monthly)} if isinstance(now, Running) else None,
+        "change": {"monthly_usd": usd(change), "text": change_text(cost, now)},
     }
 
 
@@ -231,10 +228,7 @@ def _money_rows(quote: Quote, now: Running | Unread | None) -> Iterator[tuple[st
         yield "", f"list price {dollars(estimate.listed)}, discounts {dollars(saved)}"
     if span.low != span.high:
         yield "range", f"{dollars(span.low)} to {dollars(span.high)} a month{_why_range(quote)}"
-    if not estimate.incomplete and not estimate.open_hours:
-        yield "change", change_text(span.expected, now)
-    else:
-        yield "change", f"not known: {'a price was not found' if estimate.incomplete else 'it depends on usage'}"
+    yield "change", change_text(estimate, now)
     if quote.start and quote.offer.kind not in BASED_ON_USE:
         yield "start", f"{dollars(quote.start)} for each new server, until its first answer"
     if quote.stopped:
@@ -266,13 +260,17 @@ def _why_range(quote: Quote) -> str:
     return f", {' and '.join(reasons)}" if reasons else ""
 
 
-def change_text(monthly: Decimal, now: Running | Unread | None) -> str:
+def change_text(cost: Estimate, now: Running | Unread | None) -> str:
     """The change of cost against what runs now: `+$41.20/month (+16 %)`."""
+    if cost.incomplete or cost.open_hours:
+        return f"not known: {'a price was not found' if cost.incomplete else 'it depends on usage'}"
     if isinstance(now, Unread):
         return "not known: the stack's last outputs can't be read"
     if now is None:
-        return f"{signed(monthly)}/month: nothing runs now"
-    difference = monthly - now.monthly
+        return f"{signed(cost.monthly)}/month: nothing runs now"
+    if now.monthly is None:
+        return f"not known: what runs now has no known cost ({now.platform}, {now.hardware})"
+    difference = cost.monthly - now.monthly
     share = f" ({difference / now.monthly * 100:+.0f} %)" if now.monthly else ""
     return f"{signed(difference)}/month{share} against {now.platform}, {now.hardware}, which runs now"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from serving.lines import CostLine, Estimate, exactly
 from serving.models import model
 from serving.prices import snapshot
 from serving.quote import Quote, Running, quote, running
@@ -137,13 +138,39 @@ def test_an_undeclared_use_says_what_a_unit_costs_and_what_to_declare() -> None:
 )
 def test_the_change_is_shown_against_what_runs_now(monthly: str, now: str | None, text: str) -> None:
     before = None if now is None else Running("local", "this machine", Decimal(now))
-    assert change_text(Decimal(monthly), before) == text
+    once = CostLine(offer(), hourly(monthly), exactly(Decimal(1)), Decimal(1), "baseline")
+    assert change_text(Estimate((once,)), before) == text
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        {"monthly_usd": "6.00", "incomplete": True},
+        {"monthly_usd": "0.10", "depends_on_usage": True, "kind": "serverless"},
+        # Pulumi drops what is null.
+        {"incomplete": True},
+    ],
+)
+def test_no_change_is_told_against_a_cost_that_is_not_known(cost: dict[str, Any]) -> None:
+    now = running({"cost": cost, "provider": "runpod", "hardware": "2 pods", "endpoints": [{}, {}]})
+    assert now == Running("runpod", "2 pods", None, servers=2)
+    found = quote_on(*STACKS["runpod"])
+    assert plan_facts(view(found), found, now)["change"] == {
+        "monthly_usd": None,
+        "text": "not known: what runs now has no known cost (runpod, 2 pods)",
+    }
+    assert "not known: what runs now has no known cost" in plan_report(view(found), found, now)
+
+
+def test_traffic_that_depends_on_usage_is_left_out_of_the_change() -> None:
+    cost = {"monthly_usd": "182.50", "depends_on_usage": True, "kind": "vm"}
+    assert running({"cost": cost, "provider": "local", "hardware": "this machine"}) == RUNS
 
 
 @pytest.mark.parametrize(
     "outputs", [{}, {"cost": None}, {"cost": {"monthly_usd": "x"}, "provider": "p", "hardware": ""}]
 )
-def test_a_stack_without_a_known_cost_runs_nothing(outputs: dict[str, Any]) -> None:
+def test_a_stack_without_a_cost_runs_nothing(outputs: dict[str, Any]) -> None:
     assert running(outputs) is None
 
 
