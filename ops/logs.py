@@ -16,7 +16,7 @@ from ops.backend import Resource, read_state, servers
 from ops.client import ChatClient
 from ops.stack import OpsError, Run, Stack, read_stack
 from ops.text import show, show_json
-from providers.base import PlatformError, load_logs, platform_names
+from providers.base import PACKAGES, PlatformError, load_logs
 from serving.failures import Diagnosis, diagnose
 
 LINES = 50
@@ -82,7 +82,7 @@ def logs(args: argparse.Namespace, *, run: Run | None = None, answers: Callable[
 def read_log(server: Resource, lines: int) -> Log:
     """The last lines of a server, or why its platform doesn't hand them out."""
     of = partial(Log, server.platform, server.name, server.id)
-    if server.platform not in platform_names():
+    if server.platform not in PACKAGES:
         return of(problem=f"{server.type} is of no platform whose logs can be read from here")
     try:
         said = load_logs(server.platform)(server.id, lines)

@@ -7,13 +7,14 @@ else of a platform.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, Protocol
 
-from providers.base import PLATFORMS, PlatformError
+from providers.base import PACKAGES, PlatformError
 from providers.native import Context
 
 Verdict = Literal["ok", "warning", "failed"]
@@ -118,15 +119,10 @@ def load_account(platform: str) -> Opener:
     Raises:
         PlatformError: the platform has none.
     """
-    name = f"{PLATFORMS[platform]}.account"
-    try:
-        return importlib.import_module(name).open_account
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise PlatformError(
-            f"vllm-anywhere can't look into an account on {platform}; look in its own console"
-        ) from None
+    name = f"{PACKAGES[platform]}.account" if platform in PACKAGES else ""
+    if not name or importlib.util.find_spec(name) is None:
+        raise PlatformError(f"vllm-anywhere can't look into an account on {platform}; look in its own console")
+    return importlib.import_module(name).open_account
 
 
 def is_label(name: str) -> bool:

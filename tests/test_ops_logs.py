@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from test_ops_cli import OUTPUTS
 
 from ops.logs import add_logs, logs, masked
 from ops.stack import OpsError, pulumi_command
+from providers.gateway.client import GatewayMachine
 from serving.failures import RULES
 
 POD_TOKEN = "vllm-anywhere:runpod:Pod"
@@ -172,6 +174,18 @@ def test_of_several_servers_those_that_can_be_read_are_shown_and_the_others_said
         return
     said = [(one["server"], one["lines"], bool(one["problem"])) for one in json.loads(out)["servers"]]
     assert said == [("server-1", [], True), ("server-2", ["INFO one of two"], False)]
+
+
+def test_a_gateway_on_this_machine_has_a_log_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VLLM_ANYWHERE_STATE", str(tmp_path))
+    label = "shop/dev/server/1"
+    folder = GatewayMachine().folder(label)
+    folder.mkdir(parents=True)
+    (folder / "server.log").write_text("INFO LiteLLM\n")
+    status, server = told(cli=Cli(dev=[resource("vllm-anywhere:gateway:Proxy", label)]), capsys=capsys)
+    assert (status, server["platform"], server["lines"]) == (0, "gateway", ["INFO LiteLLM"])
 
 
 def test_a_stack_without_a_server_says_what_deploys_one() -> None:
