@@ -38,9 +38,9 @@ class Book(Collector):
         """Read every stack anew, and tell what can't be read."""
         with ThreadPoolExecutor(_AT_A_TIME) as pool:
             spends = tuple(pool.map(self._read, self._stacks))
-        known = {one.problem for one in self._spends}
+        known = {(one.stack, one.problem) for one in self._spends}
         for one in spends:
-            if one.problem and one.problem not in known:
+            if one.problem and (one.stack, one.problem) not in known:
                 self._tell(f"stack {one.stack} can't be read: {one.problem}")
         self._spends = spends
 

@@ -76,7 +76,7 @@ def monitor(
         OpsError: options that don't go together, a stack that can't be read, a folder that can't be written.
     """
     _check(args)
-    stacks: list[str] = args.stack or ["local"]
+    stacks = list(dict.fromkeys(args.stack or ["local"]))
     if args.exporter:
         # The library is for this alone.
         from ops.exporter import export
@@ -90,7 +90,7 @@ def monitor(
             started=lambda text: show([Text(text)]),
         )
         return 0
-    endpoints = [_of_url(args, environ)] if args.url else [of_stack(read(name)) for name in dict.fromkeys(stacks)]
+    endpoints = [_of_url(args, environ)] if args.url else [of_stack(read(name)) for name in stacks]
     gpus = _gpus(args.gpu, [one.name for one in endpoints])
     exporter = "" if args.url else args.exporter_at
     files = monitor_files(endpoints, exporter, gpus, args.alertmanager)

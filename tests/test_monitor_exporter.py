@@ -243,6 +243,15 @@ def test_a_platform_that_refuses_to_say_is_told_and_the_planned_price_counts() -
     ]
 
 
+def test_the_outputs_of_a_gateway_count_since_it_has_no_account() -> None:
+    told: list[str] = []
+    found = read_spend(
+        "prod", NOW, Cli({**TOLD, "provider": "gateway"}, HISTORY), partial(platform_bills, tell=told.append)
+    )
+    assert (found.problem, found.billed) == ("", None)
+    assert "can't look into an account on gateway" in told[0]
+
+
 def test_a_platform_is_only_asked_for_what_is_deployed() -> None:
     def never(stack: str, platform: str) -> Decimal:
         raise AssertionError
@@ -293,10 +302,20 @@ def test_a_stack_that_cannot_be_read_is_told_once() -> None:
     assert told == ["stack prod can't be read: a"] * 2
 
 
+def test_a_stack_is_told_of_though_another_fails_in_the_same_words() -> None:
+    broken = {"prod": "no such file"}
+    told: list[str] = []
+    book = Book(["prod", "dev"], lambda name: Spend(name, problem=broken.get(name, "")), told.append)
+    book.refresh()
+    broken["dev"] = "no such file"
+    book.refresh()
+    assert told == [f"stack {name} can't be read: no such file" for name in ("prod", "dev")]
+
+
 def exporting(port: int, stop: threading.Event) -> int:
     parser = argparse.ArgumentParser()
     add_monitor(parser.add_subparsers())
-    args = parser.parse_args(["monitor", "--exporter", "-s", "prod", "--port", str(port), "--json"])
+    args = parser.parse_args(["monitor", "--exporter", "-s", "prod", "prod", "--port", str(port), "--json"])
     return monitor(args, stop=stop)
 
 
@@ -315,6 +334,7 @@ def test_the_exporter_serves_until_it_is_told_to_stop(
         thread.join(30)
     assert not thread.is_alive()
     assert 'vllm_anywhere_price_usd_per_hour{stack="prod"} 0.4\n' in text
+    assert text.count("vllm_anywhere_price_usd_per_hour{") == 1
     assert "h/v1" not in text
     assert capsys.readouterr().out == f"http://127.0.0.1:{free_port}/metrics has price and spend of prod\n"
 
