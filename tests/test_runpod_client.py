@@ -237,12 +237,15 @@ def test_stock_is_asked_for_with_its_product() -> None:
     assert dict(seen[0].url.params) == {"include": "AVAILABILITY", "product": "SERVERLESS", "count": "2"}
 
 
-def test_no_error_repeats_a_secret_that_runpod_sends_back() -> None:
+@pytest.mark.parametrize(
+    "send", [create, lambda answer: client(answer).patch("/v2/pods/p1", BODY, answers.Named)], ids=["create", "patch"]
+)
+def test_no_error_repeats_a_secret_that_runpod_sends_back(send: Callable[[Handler], answers.Named]) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         return problem(422, f"env.VLLM_API_KEY: sk-do-not-tell is odd; key {KEY}", errors=["sk-do-not-tell"])
 
     with pytest.raises(Refused) as caught:
-        create(answer)
+        send(answer)
     assert "sk-do-not-tell" not in str(caught.value)
     assert KEY not in str(caught.value)
     assert "[secret]" in str(caught.value)

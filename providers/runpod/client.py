@@ -181,7 +181,7 @@ class RunPod:
                 break
             self._pause(pause)
             response = self._ask("PATCH", path, body)
-        return self._read(response, kind, path)
+        return self._read(response, kind, path, body)
 
     def act(self, path: str, action: str) -> None:
         """A pod's `start`, `stop` or `restart`."""
@@ -246,9 +246,9 @@ class RunPod:
             seen.add(cursor)
         raise PlatformError(f"RunPod's list at {path} does not end; it can't be relied on")
 
-    def _read(self, response: httpx.Response, kind: type[A], path: str) -> A:
+    def _read(self, response: httpx.Response, kind: type[A], path: str, sent: Mapping[str, Any] | None = None) -> A:
         if response.is_error:
-            raise self._error(response, {}, f"{response.request.method} {path}")
+            raise self._error(response, sent or {}, f"{response.request.method} {path}")
         try:
             return kind.model_validate(_json(response))
         except ValidationError as error:
