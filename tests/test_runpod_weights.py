@@ -84,6 +84,15 @@ def test_when_it_fails_the_pod_goes_the_volume_stays_and_the_error_says_what_it_
     assert len(runpod.state()["volumes"]) == 1
 
 
+def test_a_pod_that_was_deleted_and_is_still_listed_is_not_waited_for(runpod: RunPodEmulator) -> None:
+    inputs = inputs_on(runpod)
+    runpod.options(delete_lag=20)
+    with pytest.raises(PlatformError):
+        WeightsResource().create_in(saying(client(runpod), ["weights: failed"]), context(), inputs)
+    WeightsResource().create_in(saying(client(runpod), ["weights: complete"]), context(), inputs)
+    assert [call.status for call in runpod.calls if call.method == "POST" and call.path == "/v2/pods"] == [201, 201]
+
+
 def test_a_cancel_gives_the_pod_back(runpod: RunPodEmulator) -> None:
     inputs = inputs_on(runpod)
     with pytest.raises(Interrupted):

@@ -92,7 +92,7 @@ class PodResource(NativeResource[PodInputs, PodOutputs]):
             context,
             inputs.label,
             create=lambda: _first_free(cloud, context, inputs, options),
-            labelled=lambda label: [pod for pod in _labelled(cloud, label) if pod.status != "TERMINATED"],
+            labelled=lambda label: labelled(cloud, label),
             destroy=lambda id: cloud.delete(_path(id)),
             same=lambda pod: is_same(pod, inputs),
         )
@@ -123,7 +123,7 @@ class PodResource(NativeResource[PodInputs, PodOutputs]):
         self, cloud: RunPod, id: str, inputs: PodInputs | None, outputs: PodOutputs | None
     ) -> Found[PodInputs, PodOutputs] | None:
         """`read`, in a given account."""
-        pod = _get(cloud, id)
+        pod = get(cloud, id)
         if pod is None:
             return None
         run = outputs.run if outputs else pod.started_at or pod.created_at
@@ -138,7 +138,7 @@ class PodResource(NativeResource[PodInputs, PodOutputs]):
         self, cloud: RunPod, context: Context, id: str, outputs: PodOutputs, old: PodInputs, new: PodInputs
     ) -> Created[PodOutputs]:
         """`update`, in a given account."""
-        pod = _get(cloud, id)
+        pod = get(cloud, id)
         if pod is None:
             raise PlatformError(
                 f"the pod {id} is gone, and nothing is billed for it; `pulumi refresh`, then `pulumi up` rents another"
@@ -153,7 +153,7 @@ class PodResource(NativeResource[PodInputs, PodOutputs]):
         if started:
             context.progress("starting the stopped pod")
             cloud.act(_path(id), "start")
-            pod = _get(cloud, id) or pod
+            pod = get(cloud, id) or pod
         run = context.now().isoformat(timespec="seconds") if body or started else outputs.run
         return Created(id, _outputs(cloud, pod, run, outputs))
 
@@ -168,7 +168,7 @@ class PodResource(NativeResource[PodInputs, PodOutputs]):
             cloud.delete(_path(id))
 
         def exists(id: str) -> bool:
-            pod = _get(cloud, id)
+            pod = get(cloud, id)
             if pod is not None:
                 context.progress(f"{id} is still {pod.status.lower()}{_bills(pod)}")
             return pod is not None
@@ -257,7 +257,7 @@ def _settled(cloud: RunPod, context: Context, pod: answers.Pod) -> answers.Pod:
             break
         context.wait(pause)
         try:
-            found = _get(cloud, pod.id)
+            found = get(cloud, pod.id)
         except PlatformError as error:
             context.progress(f"{pod.id} was created; asking what it costs failed: {error}")
         else:
@@ -287,13 +287,20 @@ def _outputs(cloud: RunPod, pod: answers.Pod, run: str, before: PodOutputs | Non
     )
 
 
-def _get(cloud: RunPod, id: str) -> answers.Pod | None:
+def get(cloud: RunPod, id: str) -> answers.Pod | None:
+    """One pod; None when it is gone, which RunPod may show for a while as terminated."""
     pod = cloud.get(_path(id), answers.Pod)
     return None if pod is None or pod.status == "TERMINATED" else pod
 
 
-def _labelled(cloud: RunPod, label: str) -> list[answers.Pod]:
-    return cloud.labelled("/v2/pods", "pods", answers.Pod, label)
+def labelled(cloud: RunPod, label: str) -> list[answers.Pod]:
+    """Every pod with a label that isn't gone.
+
+    Raises:
+        PlatformError: as `RunPod.all`.
+    """
+    found = cloud.labelled("/v2/pods", "pods", answers.Pod, label)
+    return [pod for pod in found if pod.status != "TERMINATED"]
 
 
 def _path(id: str) -> str:

@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr
 from providers.base import Interrupted, NotReady, PlatformError
 from providers.lifecycle import ensure_gone, ensure_one
 from providers.native import Context, Created, Found, Labelled, NativeResource, Properties
-from providers.runpod import answers
+from providers.runpod import answers, pods
 from providers.runpod.answers import exec_form
 from providers.runpod.client import RunPod, connect
 
@@ -75,7 +75,7 @@ class WeightsResource(NativeResource[WeightsInputs, WeightsOutputs]):
             context,
             inputs.label,
             create=lambda: cloud.create("/v2/pods", create_body(inputs), answers.Pod, inputs.label),
-            labelled=lambda label: cloud.labelled("/v2/pods", "pods", answers.Pod, label),
+            labelled=lambda label: pods.labelled(cloud, label),
             destroy=lambda id: cloud.delete(f"/v2/pods/{id}"),
             same=lambda pod: pod.status not in ("EXITED", "ERROR") and pod.args == exec_form(script(inputs)),
         )
@@ -111,7 +111,7 @@ class WeightsResource(NativeResource[WeightsInputs, WeightsOutputs]):
 
     def delete_in(self, cloud: RunPod, context: Context, outputs: WeightsOutputs) -> None:
         """`delete`, in a given account: only a pod that an interrupted run may have left goes."""
-        for pod in cloud.labelled("/v2/pods", "pods", answers.Pod, outputs.label):
+        for pod in pods.labelled(cloud, outputs.label):
             self._give_back(cloud, context, pod.id)
 
     def _give_back(self, cloud: RunPod, context: Context, id: str) -> None:
@@ -121,7 +121,7 @@ class WeightsResource(NativeResource[WeightsInputs, WeightsOutputs]):
                 context,
                 id,
                 destroy=lambda id: cloud.delete(f"/v2/pods/{id}"),
-                exists=lambda id: cloud.get(f"/v2/pods/{id}", answers.Pod) is not None,
+                exists=lambda id: pods.get(cloud, id) is not None,
             )
         except Interrupted:
             cloud.delete(f"/v2/pods/{id}")
