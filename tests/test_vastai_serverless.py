@@ -69,6 +69,8 @@ def test_an_endpoint_and_its_workers_come_change_and_go(market: VastEmulator) ->
 
 def test_refresh_shows_who_changed_the_scaling(market: VastEmulator) -> None:
     made = ENDPOINT.create(context(), INPUTS)
+    same = ENDPOINT.read(context(), made.id, INPUTS, made.outputs)
+    assert same is not None and same.inputs.model_dump_json() == INPUTS.model_dump_json()
     market.jobs.rows["endptjobs"][int(made.id)]["max_workers"] = 20
     found = ENDPOINT.read(context(), made.id, INPUTS, made.outputs)
     assert found is not None and found.inputs.max_workers == 20
