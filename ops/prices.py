@@ -21,7 +21,7 @@ from providers.market import offline, prices
 from serving import USER_PRICES
 from serving.prices import STALE_DAYS, Price, problems, stale
 from serving.report import unit_dollars
-from serving.tables import additions, table
+from serving.tables import additions, data_text
 
 WIDE = 120
 """Columns of a terminal from which on a price's kind, meter, terms and source have a column each."""
@@ -46,7 +46,7 @@ def add_prices(commands: Any) -> None:
 def list_prices(args: argparse.Namespace) -> int:
     """Print the prices, or check their files. Returns 1 when a check finds something."""
     if args.columns:
-        header, first = table("prices.csv").splitlines()[:2]
+        header, first = data_text("prices.csv").splitlines()[:2]
         print(f"{header}\n{first}")
         return 0
     today = None if args.offline or offline() else date.today()
@@ -68,7 +68,7 @@ def list_prices(args: argparse.Namespace) -> int:
 
 def _packaged() -> dict[str, str]:
     """The price files that come with this version: name -> text."""
-    return {"prices.csv": table("prices.csv"), **dict(additions("prices.csv"))}
+    return {"prices.csv": data_text("prices.csv"), **dict(additions("prices.csv"))}
 
 
 def _check(today: date, *, as_json: bool) -> int:

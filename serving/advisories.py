@@ -10,8 +10,9 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any, Literal
+
+from serving.tables import data_text
 
 Release = tuple[int, int, int, int]
 """A release with its patch of a patch: 0.10.1.1 is (0, 10, 1, 1)."""
@@ -66,7 +67,7 @@ def parse_release(text: str) -> Release:
 @cache
 def advisories(product: Product = "vllm") -> tuple[Advisory, ...]:
     """Known weaknesses of a product's releases, from `data/advisories.json`."""
-    raw: dict[str, Any] = json.loads((files("serving") / "data" / "advisories.json").read_text(encoding="utf-8"))
+    raw: dict[str, Any] = json.loads(data_text("advisories.json"))
     return tuple(
         Advisory(product, a["id"], a["from"], a["fixed"], a["severity"], a["reach"], a["what"], a.get("with", ""))
         for a in raw["advisories"]

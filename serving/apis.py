@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from functools import cache
-from importlib.resources import files
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from serving.spec import HOURS_PER_MONTH, Part, Usd
+from serving.tables import data_text
 
 CACHE_LIFETIME_S = 300
 """Seconds a cached prompt is kept after it was last read: the cheaper of Anthropic's two lifetimes."""
@@ -195,5 +195,4 @@ def _works(column: str) -> str:
 
 @cache
 def _snapshot() -> tuple[ApiModel, ...]:
-    text = (files("serving") / "data" / "apis.csv").read_text(encoding="utf-8")
-    return tuple(_parse(text, "snapshot"))
+    return tuple(_parse(data_text("apis.csv"), "snapshot"))

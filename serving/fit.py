@@ -7,13 +7,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
-from importlib.resources import files
 
 from serving.capabilities import BF16_SINCE, FP8_KV_SINCE, quantization_support
 from serving.engine_rules import parse_version, reserves_graphs, runner, sampler_bytes
 from serving.gpus import Gpu, all_gpus
 from serving.memory import BLOCK_TOKENS, GIB, Engine, Memory, memory_of
 from serving.models import Model, quantized_copies
+from serving.tables import data_text
 
 LEAST_USEFUL_CONTEXT = 1024
 """A shorter context is not offered as a way to make a model fit."""
@@ -226,7 +226,6 @@ def accounting(model: Model, gpu: Gpu, engine: Engine) -> tuple[str, bool, int]:
 
 @cache
 def _observed() -> tuple[ObservedStart, ...]:
-    text = (files("serving") / "data" / "observed.csv").read_text(encoding="utf-8")
     return tuple(
         ObservedStart(
             era=(row["runner"], row["reserves_graphs"] == "yes", int(row["sampler_bytes"])),
@@ -235,5 +234,5 @@ def _observed() -> tuple[ObservedStart, ...]:
             weights_gib=float(row["weights_gib"]),
             tensor_parallel=row["tensor_parallel"] == "yes",
         )
-        for row in csv.DictReader(text.splitlines())
+        for row in csv.DictReader(data_text("observed.csv").splitlines())
     )

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -28,6 +27,7 @@ from serving.spec import (
     Usd,
     parse_part,
 )
+from serving.tables import data_text
 
 SECTION = "gateway"
 API_KEY = "gateway_api_key"
@@ -440,7 +440,7 @@ SOURCES = ("gateway_hooks.py", "gateway_serve.py", "guard.py")
 
 def source(name: str) -> str:
     """The text of one of `SOURCES`."""
-    return files("serving").joinpath("data", name).read_text()
+    return data_text(name)
 
 
 def as_json(value: object) -> str:

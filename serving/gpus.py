@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from serving.tables import additions, table
+from serving.tables import additions, data_text
 
 
 def _names() -> list[dict[str, str]]:
@@ -123,7 +123,7 @@ def _catalogue() -> dict[str, Gpu]:
     for row in _names():
         names = brought.setdefault(row["gpu"], {})
         names[row["platform"]] = (*names.get(row["platform"], ()), row["name"])
-    rows = csv.DictReader(table("gpus.csv").splitlines())
+    rows = csv.DictReader(data_text("gpus.csv").splitlines())
     return {row["name"]: _gpu(row, brought.get(row["name"], {})) for row in rows}
 
 

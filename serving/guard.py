@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from serving.tables import data_text
 
 API_KEY = "VLLM_API_KEY"
 """Environment variable of the key. vLLM takes its value as one key: it knows no list here."""
@@ -17,4 +17,4 @@ GUARD_MODULE = "vllm_anywhere_guard"
 
 def guard_source() -> str:
     """The guard as a Python module of its own, which needs the standard library alone."""
-    return files("serving").joinpath("data/guard.py").read_text(encoding="utf-8")
+    return data_text("guard.py")

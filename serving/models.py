@@ -11,8 +11,9 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.resources import files
 from typing import Any, Literal, cast
+
+from serving.tables import data_text
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
@@ -345,7 +346,7 @@ def _with_quantization(found: Model, raw: object) -> Model:
 
 @cache
 def _catalogue() -> dict[str, Model]:
-    raw = json.loads((files("serving") / "data" / "models.json").read_text(encoding="utf-8"))
+    raw = json.loads(data_text("models.json"))
     return {name: _entry(name, entry, raw["shapes"][entry["shape"]]) for name, entry in raw["models"].items()}
 
 

@@ -18,7 +18,7 @@ from typing import Literal, cast, get_args
 
 from serving.gpus import PLATFORMS, UnknownGpu, gpu
 from serving.offers import Bills, Kind, Tier, Unit
-from serving.tables import additions, table
+from serving.tables import additions, data_text
 
 STALE_DAYS = 60
 """A price older than this many days is shown with a warning."""
@@ -100,7 +100,7 @@ class Price:
 def snapshot() -> tuple[Price, ...]:
     """The prices that this version of the package came with."""
     name = "prices.csv"
-    texts = ((name, table(name)), *additions(name))
+    texts = ((name, data_text(name)), *additions(name))
     return tuple(price for file, text in texts for price in parse_prices(text, "snapshot", file))
 
 

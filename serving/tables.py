@@ -14,8 +14,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 
-def table(name: str) -> str:
-    """The text of one of the tables of `serving/data`."""
+def data_text(name: str) -> str:
+    """The text of a file of `serving/data`."""
     return (files("serving") / "data" / name).read_text(encoding="utf-8")
 
 
@@ -27,7 +27,7 @@ def additions(name: str) -> tuple[tuple[str, str], ...]:
 
 def rows(name: str) -> list[dict[str, str]]:
     """All rows of a table, those of platforms' folders after the shared ones."""
-    texts = [table(name), *(text for _, text in additions(name))]
+    texts = [data_text(name), *(text for _, text in additions(name))]
     return [row for text in texts for row in csv.DictReader(text.splitlines())]
 
 
