@@ -25,7 +25,7 @@ SERVE = """
 import os, sys, threading, xllamacpp
 params = xllamacpp.CommonParams()
 params.model.path, params.port, params.n_ctx, params.n_parallel = sys.argv[1], int(sys.argv[2]), 16384, 2
-params.cpuparams.n_threads = os.cpu_count()
+params.cpuparams.n_threads = max(1, os.cpu_count() - 1)
 server = xllamacpp.Server(params)
 threading.Event().wait()
 """
