@@ -19,6 +19,7 @@ import yaml
 from pydantic import SecretStr
 
 from ops.monitor_dashboard import dashboard
+from ops.stack import file_name
 from serving.alerts import ENDPOINT_JOB, JOBS, alert_rules
 
 SCRAPE_S = 15
@@ -96,11 +97,6 @@ def monitor_files(
         ".gitignore": File("keys/\n"),
         **files,
     }
-
-
-def file_name(stack: str) -> str:
-    """A stack's name (`org/project/stack`) as one file name; no stack has an `@` in its own."""
-    return stack.replace("/", "@")
 
 
 def _job(one: Endpoint) -> dict[str, Any]:

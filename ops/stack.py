@@ -87,6 +87,11 @@ def read_stack(name: str, run: Run | None = None) -> Stack:
         ) from None
 
 
+def file_name(stack: str) -> str:
+    """A stack's name (`org/project/stack`) as one file name; no stack has an `@` in its own."""
+    return stack.replace("/", "@")
+
+
 def stack_options() -> argparse.ArgumentParser:
     """`-s` and `--json`, for commands about one deployed stack."""
     options = argparse.ArgumentParser(add_help=False)

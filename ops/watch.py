@@ -152,7 +152,10 @@ class Watch:
         except OpsError as error:
             row = Row(name, self.rim.now(), problem=str(error))
         if row and row.seen and row.seen.probe is not None:
-            self._folder.note(name, facts(row), self._args.history)
+            try:
+                self._folder.note(name, facts(row), self._args.history)
+            except OpsError as error:
+                return replace(row, problem=str(error))
         return row
 
     def _quick(self, name: str) -> Row | None:

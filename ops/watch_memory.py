@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -15,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ops.stack import ROOT, OpsError
+from ops.stack import ROOT, OpsError, file_name
 from serving.watching import Attempt
 
 _KEPT = timedelta(days=7)
@@ -83,7 +82,7 @@ class Folder:
 
     def history(self, stack: str) -> Path:
         """One JSON object a line for each check."""
-        return self.path / f"{_file_name(stack)}.jsonl"
+        return self.path / f"{file_name(stack)}.jsonl"
 
     def memory(self, stack: str) -> Memory:
         """What is known of a stack.
@@ -100,19 +99,26 @@ class Folder:
             raise OpsError(f"{path} can't be read, so it isn't known what was tried; remove it to begin anew") from None
 
     def remember(self, stack: str, memory: Memory) -> None:
-        """Keep it, whole or not at all."""
+        """Keep it, whole or not at all.
+
+        Raises:
+            OpsError: the file can't be written.
+        """
         path = self._memory(stack)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.with_suffix(".new")
-        whole.write_text(memory.model_dump_json(), encoding="utf-8")
-        whole.replace(path)
+        with _writing(path):
+            whole = path.with_suffix(".new")
+            whole.write_text(memory.model_dump_json(), encoding="utf-8")
+            whole.replace(path)
 
     def note(self, stack: str, line: Mapping[str, Any], path: Path | None = None) -> None:
-        """Add a line to the history."""
+        """Add a line to the history.
+
+        Raises:
+            OpsError: the file can't be written.
+        """
         path = path or self.history(stack)
-        path.parent.mkdir(parents=True, exist_ok=True)
         # One write to a file opened for appending: two watches never mix their lines.
-        with path.open("a", encoding="utf-8") as file:
+        with _writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     @contextmanager
@@ -120,9 +126,14 @@ class Folder:
         """Whether this is the one watch that may act on a stack, on this machine, as long as it is held.
 
         The system lets go of the lock when its holder ends, however it ends.
+
+        Raises:
+            OpsError: the lock's file can't be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / f"{_file_name(stack)}.lock").open("a") as file:
+        path = self.path / f"{file_name(stack)}.lock"
+        with _writing(path):
+            file = path.open("a")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -131,7 +142,7 @@ class Folder:
             yield True
 
     def _memory(self, stack: str) -> Path:
-        return self.path / f"{_file_name(stack)}.json"
+        return self.path / f"{file_name(stack)}.json"
 
 
 def _terms(cost: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,6 +150,10 @@ def _terms(cost: Mapping[str, Any]) -> dict[str, Any]:
     return {name: cost[name] for name in names if name in cost}
 
 
-def _file_name(stack: str) -> str:
-    """The name of a stack, which may be `organization/project/stack`, as a file's."""
-    return re.sub(r"[^\w.-]", "_", stack)
+@contextmanager
+def _writing(path: Path) -> Generator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise OpsError(f"{path} can't be written: {error.strerror}") from None

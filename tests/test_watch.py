@@ -335,6 +335,18 @@ def test_the_history_is_what_bench_reads_for_uptime(tmp_path: Path) -> None:
     assert "sk-secret" not in file.read_text()
 
 
+def test_a_history_that_cannot_be_written_is_a_problem_of_the_row_and_ends_no_watch(tmp_path: Path) -> None:
+    file = tmp_path / "a file" / "checks.jsonl"
+    file.parent.touch()
+    code, (row,) = watched(Cli(), "--once", "--history", str(file))
+    assert code == 1
+    assert row["problem"] == f"{file} can't be written: File exists"
+
+
+def test_stacks_of_like_names_have_nothing_in_common() -> None:
+    assert Folder(URL).history("org/shop/dev") != Folder(URL).history("org_shop_dev")
+
+
 def test_a_look_at_sleeping_workers_is_no_downtime(tmp_path: Path) -> None:
     file = tmp_path / "checks.jsonl"
     file.write_text('{"healthy": true}\n{"healthy": null}\n{"healthy": null}\n')
