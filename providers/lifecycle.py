@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from providers.base import AuthError, CreateUncertain, PlatformError
+from providers.base import AuthError, CreateUncertain, Interrupted, PlatformError
 from providers.native import Context
 
 
@@ -85,8 +85,15 @@ def _found_after(
     labelled: Callable[[str], Sequence[T]],
     destroy: Callable[[str], None],
 ) -> T:
+    unseen = (
+        f"{lost}. Nothing is listed under {label}, but something may still appear there and be billed: "
+        "`pulumi up` looks again and adopts it, `pulumi destroy` does not know it"
+    )
     for pause in LOOKUP_PAUSES_S:
-        context.wait(pause)
+        try:
+            context.wait(pause)
+        except Interrupted as error:
+            raise Interrupted(f"{error}: {unseen}") from lost
         try:
             found = list(labelled(label))
         except PlatformError:
@@ -95,10 +102,7 @@ def _found_after(
             for extra in found[1:]:
                 patiently(context, lambda extra=extra: destroy(extra.id))
             return found[0]
-    raise PlatformError(
-        f"{lost}. Nothing is listed under {label}, but something may still appear there and be billed: "
-        f"`pulumi up` looks again and adopts it, `pulumi destroy` does not know it"
-    ) from lost
+    raise PlatformError(unseen) from lost
 
 
 R = TypeVar("R")

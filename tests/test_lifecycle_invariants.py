@@ -152,9 +152,9 @@ class TestFake(Invariants):
         for words in (LABEL, "may still appear", "be billed", "`pulumi up`"):
             assert words in str(caught.value)
 
-    def test_a_cancelled_wait_ends_at_once(self) -> None:
+    def test_a_cancelled_wait_ends_at_once_and_says_what_may_be_billed(self) -> None:
         cloud = self.cloud({"create": "timeout"})
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted, match=rf"^cancelled: .*{LABEL}, but something may still appear"):
             self.create(cloud, context(pause=lambda seconds: True))
 
     def test_a_delete_that_never_takes_effect_keeps_the_id(self) -> None:
