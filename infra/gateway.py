@@ -17,21 +17,17 @@ from providers.replicas import replicas, resources
 from serving import NAMESPACE
 from serving.gateway import (
     API_KEY,
-    API_KEY_NAME,
     SECTION,
     GatewayPlan,
     GatewaySpec,
     Upstream,
-    as_json,
     in_order,
-    key_name,
     parse_gateway,
-    proxy_config,
-    rule,
     served_name,
     unreachable,
     upstream,
 )
+from serving.gateway_proxy import API_KEY_NAME, as_json, key_name, proxy_config, rule
 from serving.gateway_report import api_text, gateway_cost, gateway_report
 from serving.spec import Problem, SpecError
 

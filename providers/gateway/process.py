@@ -14,7 +14,8 @@ from pathlib import Path
 
 from providers.gateway.client import CHANGED, STATE, UPSTREAM_KEYS, litellm_python
 from providers.gateway.holder import Holder, Program, Proxy, write_program
-from serving.gateway import SOURCES, source
+from serving.gateway_proxy import SOURCES
+from serving.tables import data_text
 
 
 def serve(folder: Path, port: int, lock: int) -> Callable[[], bool]:
@@ -36,7 +37,7 @@ def _program(folder: Path, serial: int) -> Program:
     own = folder / f"proxy-{serial}"
     want = json.loads((folder / "want.json").read_text())
     keys = json.loads((folder / UPSTREAM_KEYS).read_text())
-    env = write_program(own, {name: source(name) for name in SOURCES}, want, keys, _public_cas())
+    env = write_program(own, {name: data_text(name) for name in SOURCES}, want, keys, _public_cas())
     return Program(own, litellm_python(), {**env, "ANYWHERE_KEYS": str(folder / "keys")})
 
 

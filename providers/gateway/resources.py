@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr
 from providers.base import Interrupted, PlatformError
 from providers.native import Context, Created, Found, Labelled, NativeResource, Properties
 from serving.failures import explain
-from serving.gateway import as_json
+from serving.gateway_proxy import as_json
 
 if TYPE_CHECKING:
     from providers.gateway.client import GatewayMachine

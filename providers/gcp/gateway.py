@@ -16,11 +16,12 @@ from providers.base import KEY, PREVIOUS_KEY, ConfigSecret, Declared, Ref, Text
 from providers.gcp.boot import Slots, data
 from providers.gcp.options import GcpOptions
 from providers.gcp.stack import KEY_DELAY_S, PORT, Maker, Place, endpoint, run
-from serving.gateway import SOURCES, source
+from serving.gateway_proxy import SOURCES
 from serving.gateway_vm import DISK_GB, GatewayVm
 from serving.spec import DeploymentSpec, HardwareSpec, ModelSpec
 from serving.start import API_KEY, TLS_CERT, TLS_KEY
 from serving.start import PREVIOUS_KEY as PREVIOUS_VARIABLE
+from serving.tables import data_text
 
 IMAGE = "projects/ubuntu-os-cloud/global/images/family/ubuntu-2404-lts-amd64"
 WANTED = "ANYWHERE_GATEWAY"
@@ -111,7 +112,7 @@ class _Gateway(Maker):
             "keys_sh": data("keys.sh"),
             "gateway_vm_py": data("gateway_vm.py"),
             "holder_py": files("providers.gateway").joinpath("holder.py").read_text(encoding="utf-8"),
-            **{name.replace(".", "_"): source(name) for name in SOURCES},
+            **{name.replace(".", "_"): data_text(name) for name in SOURCES},
             "gateway_unit": data("vllm-anywhere-gateway.service"),
             "keys_unit": data("vllm-anywhere-keys.service").replace("vLLM's guard", "the guard"),
         }
