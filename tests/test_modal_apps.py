@@ -299,7 +299,7 @@ def test_no_token_says_where_to_get_one(modal: ModalEmulator, monkeypatch: pytes
 def test_a_cancelled_deploy_ends_at_once(modal: ModalEmulator) -> None:
     modal.faults.add(Fault(method=RPC, path="FunctionCreate", kind=Kind.STALLED))
     cloud = Modal(TOKEN, lambda seconds: modal.hung > 0, lambda: 0.0)
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted, match=r"may be deployed all the same: `pulumi up` takes it over"):
         App().create_in(cloud, context(), wanted())
     assert modal.deployed == []
 

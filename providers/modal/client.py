@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from providers.base import CreateUncertain, PlatformError
+from providers.base import CreateUncertain, Interrupted, PlatformError
 from providers.modal.definition import FUNCTION, Definition, app_of
 from providers.modal.labels import REVISION, id_of, label_in, split_id
 from providers.modal.session import Gone, NoAnswer, Session, sdk, token_from
@@ -129,6 +129,8 @@ class Modal:
                 self._ask(f"the deploy of {id}", ask, self._deploy_timeout_s)
         except NoAnswer as error:
             raise CreateUncertain(str(error), label) from error
+        except Interrupted as error:
+            raise Interrupted(f"{error}; it may be deployed all the same: `pulumi up` takes it over") from error
 
     def stop(self, app: Deployed) -> None:
         """Stop an app for good; one that is stopped already is no error."""
