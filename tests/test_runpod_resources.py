@@ -113,6 +113,8 @@ class Account:
         if call == "update":
             found.update(body)
         elif path.endswith("/action"):
+            if found["gpu"]["id"] in self.sold_out:
+                return _problem(400, SOLD_OUT)
             found["status"] = "RUNNING"
         return httpx.Response(200, json=found)
 
@@ -492,6 +494,20 @@ def test_a_stopped_pod_is_seen_as_drift_and_started_again() -> None:
     assert found.inputs == pod_inputs(status="exited")
     PodResource().update_in(account.cloud, context(), made.id, found.outputs, found.inputs, pod_inputs())
     assert account.things[made.id]["status"] == "RUNNING"
+
+
+def test_a_stopped_pod_whose_gpu_was_taken_says_how_to_rent_another() -> None:
+    account = Account()
+    made = up(account)
+    account.things[made.id] |= {"status": "EXITED", "cost": 0}
+    account.sold_out.add(A4000)
+    with pytest.raises(PlatformError, match=r"can't be started again.*nothing is billed.*`pulumi up --replace 'urn'`"):
+        PodResource().update_in(
+            account.cloud, context(), made.id, made.outputs, pod_inputs(status="exited"), pod_inputs()
+        )
+    again = up(account)
+    assert list(account.things) == [again.id]
+    assert again.outputs.gpu == L4
 
 
 def test_a_pod_that_is_gone_or_terminated_is_read_as_gone() -> None:

@@ -203,8 +203,8 @@ def pools_for(rows: Sequence[GpuType], inputs: EndpointInputs) -> Pools:
     names = names[:MOST_POOLS]
     if not names:
         raise NoCapacity(
-            f"RunPod has none of {', '.join(inputs.gpus)} in a serverless pool. Nothing was created, nothing is "
-            "billed. Name others in `vllm-anywhere:hardware.gpus`"
+            f"RunPod has none of {', '.join(inputs.gpus)} in a serverless pool. Nothing was created or changed, and "
+            "nothing more is billed. Name others in `vllm-anywhere:hardware.gpus`"
         )
     excluded = sorted(row.id for row in rows if row.pool in names and row.id not in inputs.gpus)
     dearest = [prices[name] for name in names if name in prices]

@@ -16,7 +16,7 @@ from providers.lifecycle import ensure_gone, ensure_one
 from providers.native import Context, Created, Failure, Found, NativeResource, Properties
 from providers.runpod import answers
 from providers.runpod.answers import GpuType
-from providers.runpod.client import Forbidden, RunPod, connect
+from providers.runpod.client import Forbidden, Refused, RunPod, connect
 from providers.runpod.pod_terms import (
     ENDED,
     KEY_INPUTS,
@@ -152,7 +152,13 @@ class PodResource(NativeResource[PodInputs, PodOutputs]):
         started = pod.status in ENDED
         if started:
             context.progress("starting the stopped pod")
-            cloud.act(_path(id), "start")
+            try:
+                cloud.act(_path(id), "start")
+            except (NoCapacity, Refused) as error:
+                raise PlatformError(
+                    f"the stopped pod {id} can't be started again: {error}. It has no disk left, and nothing is billed "
+                    f"for it. `pulumi up` tries again, `pulumi up --replace '{context.urn}'` rents another"
+                ) from error
             pod = get(cloud, id) or pod
         run = context.now().isoformat(timespec="seconds") if body or started else outputs.run
         return Created(id, _outputs(cloud, pod, run, outputs))
