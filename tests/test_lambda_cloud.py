@@ -287,6 +287,30 @@ def test_the_id_is_kept_of_an_instance_that_can_not_be_asked_after(world: World)
     assert "can't be asked whether it serves" in made.problem and "`pulumi destroy` ends it" in made.problem
 
 
+def test_the_id_is_kept_of_an_instance_that_can_not_be_asked_after_at_all(world: World) -> None:
+    world.emulator.faults.add(CALLS["get"].model_copy(update={"kind": Kind.REFUSED, "times": 0}))
+    made = SERVER.create(context(), INPUTS)
+    assert [made.id] == list(world.emulator.instances)
+    assert (made.outputs.type, made.outputs.region) == ("gpu_1x_a10", "europe-central-1")
+    assert "`pulumi destroy` ends it" in made.problem
+
+
+def test_cancelled_while_it_boots_it_keeps_its_id_and_says_that_it_is_billed(world: World) -> None:
+    world.emulator.polls = 9
+    cancelled = replace(context(), pause=lambda _: bool(world.emulator.instances))
+    made = SERVER.create(cancelled, INPUTS)
+    assert [made.id] == list(world.emulator.instances)
+    assert "cancelled" in made.problem and "It is billed" in made.problem
+
+
+def test_the_id_is_kept_of_an_instance_that_is_too_dear_and_can_not_be_given_back(world: World) -> None:
+    left = rent._first(world.cloud, context(), order())
+    world.emulator.faults.add(CALLS["terminate"].model_copy(update={"kind": Kind.REFUSED, "times": 0}))
+    made = SERVER.create(context(), INPUTS.model_copy(update={"max_hourly_usd": Decimal(1)}))
+    assert made.id == left.id
+    assert "bills $1.29 an hour, more than $1, and can't be given back" in made.problem
+
+
 def test_too_many_requests_are_waited_for(world: World) -> None:
     world.fail({"launch": Kind.RATE_LIMITED})
     SERVER.create_in(world.cloud, context(), INPUTS)

@@ -7,14 +7,17 @@ import json
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from providers.base import NoCapacity, PlatformError
+from providers.base import Interrupted, NoCapacity, PlatformError
 from providers.lambda_cloud.boot import user_data
 from providers.lambda_cloud.client import (
     DOOR_TAG,
     LABEL_TAG,
     MADE_TAG,
+    InstanceType,
     Lambda,
     LambdaInstance,
+    Region,
+    Tag,
 )
 from providers.lambda_cloud.door import PORT as DOOR_PORT
 from providers.lambda_cloud.door import Door, door_of, new_lock
@@ -31,8 +34,6 @@ NAME_LIMIT = 64
 ENDING_S = 900.0
 """Most seconds that an instance may take to end; it bills no more by then, but its firewall rules are in use."""
 LONGEST_PAUSE_S = 10.0
-_TRIES = 6
-"""Of a question about something that is rented by now: giving up would lose its id."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,12 @@ def rent(cloud: Lambda, context: Context, order: Order) -> tuple[LambdaInstance,
     )
     ceiling, usd = order.max_hourly_usd, one.instance_type.hourly_usd
     if ceiling is not None and usd > ceiling:
-        give_back(cloud, context, one.id, order.label)
-        raise PlatformError(f"instance {one.id} bills ${usd} an hour, more than ${ceiling}; it was given back")
+        dear = f"instance {one.id} bills ${usd} an hour, more than ${ceiling}"
+        try:
+            give_back(cloud, context, one.id, order.label)
+        except PlatformError as error:
+            return one, f"{dear}, and can't be given back: {error}. `pulumi destroy` tries again"
+        raise PlatformError(f"{dear}; it was given back")
     return furnish(cloud, context, order, one)
 
 
@@ -135,18 +140,18 @@ def _first(cloud: Lambda, context: Context, order: Order) -> LambdaInstance:
         for region in regions:
             context.progress(f"renting {name} in {region}")
             try:
-                return _launched(cloud, context, order, name, region)
+                return _launched(cloud, context, order, found.instance_type, region)
             except NoCapacity:
                 tried.append(f"{name}: sold out in {region} a moment ago")
         if not regions:
             elsewhere = f", only in {', '.join(found.regions)}" if found.regions else ""
             tried.append(f"{name}: sold out{elsewhere}")
-    for rules in patiently(context, lambda: cloud.rulesets(order.label), _TRIES):
+    for rules in patiently(context, lambda: cloud.rulesets(order.label)):
         drop_rules(cloud, context, rules.id)
     raise NoCapacity(f"Lambda has none of the machines that would do: {'; '.join(tried)}. Nothing was rented")
 
 
-def _launched(cloud: Lambda, context: Context, order: Order, name: str, region: str) -> LambdaInstance:
+def _launched(cloud: Lambda, context: Context, order: Order, kind: InstanceType, region: str) -> LambdaInstance:
     rules = ensure_one(
         context,
         order.label,
@@ -159,7 +164,7 @@ def _launched(cloud: Lambda, context: Context, order: Order, name: str, region: 
     tags = {LABEL_TAG: order.label, MADE_TAG: order.made, DOOR_TAG: lock.fingerprint}
     body = {
         "region_name": region,
-        "instance_type_name": name,
+        "instance_type_name": kind.name,
         "ssh_key_names": [_ssh_key(cloud, order.ssh_key)],
         "name": order.label[:NAME_LIMIT],
         "tags": [{"key": key, "value": value} for key, value in tags.items()],
@@ -167,7 +172,13 @@ def _launched(cloud: Lambda, context: Context, order: Order, name: str, region: 
         "user_data": user_data(order.image, order.script, lock),
     }
     id = cloud.launch(order.label, body)
-    found = patiently(context, lambda: cloud.get(id), _TRIES)
+    try:
+        found = patiently(context, lambda: cloud.get(id))
+    except PlatformError as error:
+        # It is rented: whatever goes wrong from here on, its id has to reach the state.
+        context.progress(f"instance {id} was rented; asking for it failed: {error}")
+        told = tuple(Tag(key=key, value=value) for key, value in tags.items())
+        return LambdaInstance(id=id, status="booting", region=Region(name=region), instance_type=kind, tags=told)
     if found is None:
         raise PlatformError(f"instance {id} is gone at once; `pulumi up` rents another one")
     return found
@@ -219,10 +230,12 @@ def furnish(cloud: Lambda, context: Context, order: Order, one: LambdaInstance) 
         if context.clock() - begun > order.timeout_s:
             return one, f"instance {one.id} has not taken its secrets after {order.timeout_s:.0f} s: {why}. {ways}"
         context.progress(f"instance {one.id} in {one.region.name}: {why}")
-        context.wait(pause)
-        pause = min(pause * 1.5, LONGEST_PAUSE_S)
         try:
-            found = patiently(context, lambda id=one.id: cloud.get(id), _TRIES)
+            context.wait(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE_S)
+            found = patiently(context, lambda id=one.id: cloud.get(id))
+        except Interrupted:
+            return one, f"cancelled while instance {one.id} did not serve yet: {why}. {ways}"
         except PlatformError as error:
             return one, f"instance {one.id} can't be asked whether it serves: {error}. {ways}"
         if found is None:
