@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ops.spec import add_spec_options, asked_spec
-from ops.stack import ROOT, OpsError
+from ops.spec import add_spec_options, asked_config, asked_spec
+from ops.stack import OpsError
 from ops.text import show_json
 from providers.runpod.choices import RunPodOptions
 from providers.runpod.image import OWNER, SECRET, ImageRecipe, image_recipe
@@ -36,7 +34,7 @@ def add_image(commands: Any) -> None:
     parser.set_defaults(run=image)
 
 
-def image(args: argparse.Namespace, folder: Path = ROOT / "stacks") -> int:
+def image(args: argparse.Namespace) -> int:
     """Write the files, and say how the image is built and configured.
 
     Raises:
@@ -46,7 +44,7 @@ def image(args: argparse.Namespace, folder: Path = ROOT / "stacks") -> int:
         raise OpsError(f"--image {args.image}: a registry and a name in lower case, without a tag: ghcr.io/acme/qwen3")
     spec = asked_spec(args)
     try:
-        options = parse_part(RunPodOptions, _section(args.stack, args.settings, folder), "runpod")
+        options = parse_part(RunPodOptions, asked_config(args.stack, args.settings).get(_SECTION) or {}, "runpod")
         recipe = image_recipe(spec, options, args.image or _name_of(options.image or ""))
     except SpecError as error:
         raise OpsError(f"the spec is wrong\n{error}") from None
@@ -58,20 +56,6 @@ def image(args: argparse.Namespace, folder: Path = ROOT / "stacks") -> int:
         # Not as a table: a command that is broken at the terminal's edge can't be pasted.
         print(_next(recipe, args))
     return 0
-
-
-def _section(stack: str, settings: Sequence[str], folder: Path) -> Mapping[str, Any]:
-    """RunPod's own section of the stack, with the settings over it; the file has been read as a spec before."""
-    section: dict[str, Any] = {}
-    if stack:
-        content: Any = yaml.safe_load((folder / f"Pulumi.{stack}.yaml").read_text(encoding="utf-8"))
-        section.update((content.get("config") or {}).get(_SECTION) or {})
-    for setting in settings:
-        path, _, text = setting.removeprefix(f"{NAMESPACE}:").partition("=")
-        name, _, field = path.partition(".")
-        if name == "runpod":
-            section[field] = yaml.safe_load(text)
-    return section
 
 
 def _name_of(image: str) -> str:

@@ -45,11 +45,9 @@ def read_spec(stack: str, settings: Sequence[str] = (), folder: Path = ROOT / "s
     Raises:
         OpsError: no such stack file, or a spec that is wrong.
     """
-    config = _stack_config(folder / f"Pulumi.{stack}.yaml") if stack else {}
-    for setting in settings:
-        _change(config, setting)
+    config = asked_config(stack, settings, folder)
     texts = {
-        key: value if isinstance(value, str) else json.dumps(value)
+        key: value if isinstance(value, str) else json.dumps(value, default=str)
         for key, value in config.items()
         if not (isinstance(value, Mapping) and set(value) == {"secure"})
     }
@@ -61,6 +59,18 @@ def read_spec(stack: str, settings: Sequence[str] = (), folder: Path = ROOT / "s
     return spec
 
 
+def asked_config(stack: str, settings: Sequence[str], folder: Path = ROOT / "stacks") -> dict[str, Any]:
+    """The config of `stacks/Pulumi.<stack>.yaml` ("" for none) by its full keys, with `KEY=VALUE` settings over it.
+
+    Raises:
+        OpsError: no such stack file, or a setting that is none.
+    """
+    config = _stack_config(folder / f"Pulumi.{stack}.yaml") if stack else {}
+    for setting in settings:
+        _change(config, setting)
+    return config
+
+
 def _stack_config(path: Path) -> dict[str, Any]:
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -69,8 +79,20 @@ def _stack_config(path: Path) -> dict[str, Any]:
         raise OpsError(f"there is no stack file {path.name}; there are: {', '.join(there) or 'none'}") from None
     except (OSError, yaml.YAMLError) as error:
         raise OpsError(f"the stack file {path.name} can't be read: {error}") from None
-    config = (content or {}).get("config") or {}
-    return {key if ":" in key else f"{NAMESPACE}:{key}": value for key, value in config.items()}
+    try:
+        config = dict((content or {}).get("config") or {})
+    except (AttributeError, TypeError, ValueError):
+        raise OpsError(f"the stack file {path.name} can't be read: its `config` is no map of settings") from None
+    return {key if ":" in key else f"{NAMESPACE}:{key}": _as_map(value) for key, value in config.items()}
+
+
+def _as_map(value: Any) -> Any:
+    """A section that `pulumi config set` wrote as JSON text as what it is; else the value itself."""
+    try:
+        found: Any = json.loads(value) if isinstance(value, str) else None
+    except ValueError:
+        return value
+    return found if isinstance(found, dict) else value  # pyright: ignore[reportUnknownVariableType]
 
 
 def _change(config: dict[str, Any], setting: str) -> None:
@@ -86,10 +108,12 @@ def _change(config: dict[str, Any], setting: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    at: dict[str, Any] = dict(config.get(key) or {})
-    config[key] = at
     *parents, last = field.split(".")
-    for name in parents:
-        at[name] = dict(at.get(name) or {})
+    at = config
+    for name in (key, *parents):
+        inner = at.get(name) or {}
+        if not isinstance(inner, Mapping):
+            raise OpsError(f"--set {setting}: {name} is {inner!r} in the stack file, which has no settings in it")
+        at[name] = dict(inner)  # pyright: ignore[reportUnknownArgumentType]
         at = at[name]
     at[last] = value

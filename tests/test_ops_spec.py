@@ -70,3 +70,27 @@ def test_a_broken_stack_file_is_named(stacks: Path) -> None:
     (stacks / "Pulumi.two.yaml").write_text("config: [")
     with pytest.raises(OpsError, match=r"Pulumi\.two\.yaml can't be read"):
         read_spec("two", folder=stacks)
+
+
+@pytest.mark.parametrize("text", ["config: [a]", "config"])
+def test_a_stack_file_whose_config_is_no_map_is_named(stacks: Path, text: str) -> None:
+    (stacks / "Pulumi.two.yaml").write_text(text)
+    with pytest.raises(OpsError, match=r"Pulumi\.two\.yaml can't be read: its `config` is no map"):
+        read_spec("two", folder=stacks)
+
+
+def test_a_section_that_the_cli_wrote_as_text_can_be_changed_like_any_other(stacks: Path) -> None:
+    (stacks / "Pulumi.two.yaml").write_text(
+        """config: {"vllm-anywhere:model": '{"max_len": 4096, "served_name": "m"}'}"""
+    )
+    spec = read_spec("two", ["model.max_len=8192"], stacks)
+    assert (spec.model.max_len, spec.model.served_name) == (8192, "m")
+
+
+def test_a_setting_below_a_value_is_refused(stacks: Path) -> None:
+    with pytest.raises(OpsError, match=r"--set model\.max_len\.x=1: max_len is 4096"):
+        read_spec("one", ["model.max_len.x=1"], stacks)
+
+
+def test_a_date_is_a_text_like_any_other(stacks: Path) -> None:
+    assert read_spec("one", ["model.served_name=2026-11-21"], stacks).model.served_name == "2026-11-21"
