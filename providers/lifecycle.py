@@ -108,9 +108,9 @@ def _found_after(
 R = TypeVar("R")
 
 
-def patiently(context: Context, call: Callable[[], R], tries: int = _TRIES) -> R:
+def patiently(context: Context, call: Callable[[], R]) -> R:
     """A call that may be repeated safely, a few times over."""
-    for attempt in range(tries - 1):
+    for attempt in range(_TRIES - 1):
         try:
             return call()
         except AuthError:
