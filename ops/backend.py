@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ class Resource(BaseModel):
     urn: str
     type: str
     id: str = ""
+    created: datetime | None = None
     delete: bool = False
     inputs: dict[str, Any] = Field(default_factory=dict)
 

@@ -67,7 +67,7 @@ def chat(
         OpsError: when the endpoint does not answer.
     """
     target: TextIO = out or sys.stdout
-    client = client or ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem)
+    client = client or ChatClient.of(stack)
     history: list[Message] = [{"role": "system", "content": system}] if system else []
 
     def answer() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from ops.stack import OpsError
+from ops.stack import OpsError, Stack
 from providers.shared.endpoint import trust
 
 Message = Mapping[str, str]
@@ -52,6 +52,11 @@ class ChatClient:
             headers={"Authorization": f"Bearer {key}"},
             trust_env=not local,
         )
+
+    @classmethod
+    def of(cls, stack: Stack) -> ChatClient:
+        """The client of a stack's endpoint."""
+        return cls(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem)
 
     def health(self) -> Health:
         """Ask for the models, with the key."""

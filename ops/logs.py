@@ -108,7 +108,7 @@ def _explained_by(log: Log, stack: str, run: Run | None, answers: Callable[[Stac
 
 
 def _answers(stack: Stack) -> bool:
-    return ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem).health().ok
+    return ChatClient.of(stack).health().ok
 
 
 def masked(line: str) -> str:

@@ -13,13 +13,12 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, TextIO
 
-from pydantic import BaseModel, ConfigDict, ValidationError
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ops.backend import stack_names
+from ops.backend import read_state, stack_names
 from ops.client import ChatClient, Health
 from ops.parallel import ask_all
 from ops.servers import health_of, of_each
@@ -28,33 +27,15 @@ from ops.text import show, show_json
 from ops.url import add_url_options, stack_of_url
 from ops.watch_look import DEPLOYMENT, may_sleep, read_config
 from providers.base import PlatformError
+from serving.money import Money
 from serving.spec import DeploymentSpec
-from serving.watching import Money, ends_at
+from serving.watching import ends_at
 
 _AT_A_TIME = 4
 _TIMEOUT_S = 20.0
 _CENTS = Decimal("0.0001")
 
 Check = Callable[[Stack], Health]
-
-
-class _Resource(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    type: str
-    created: datetime | None = None
-
-
-class _State(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    resources: tuple[_Resource, ...] | None = None
-
-
-class _Exported(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    deployment: _State | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +111,7 @@ def status(
     life: Life = Life(),
 ) -> int:
     """Show the stack and one live check of it. Returns the exit status: 0 when it answers, 1 when not."""
-    healths = of_each(stack, lambda one: (client or _client(one)).health())
+    healths = of_each(stack, lambda one: (client or ChatClient.of(one)).health())
     health = health_of(healths)
     facts = {**status_facts(stack, health, now or datetime.now(UTC), life), **_server_facts(stack, healths)}
     if as_json:
@@ -203,12 +184,7 @@ def read_birth(name: str, run: Run) -> Birth | None:
     Raises:
         OpsError: its state can't be read.
     """
-    exported = run(["stack", "export", "--stack", name])
-    try:
-        state = _Exported.model_validate_json(exported.stdout).deployment or _State()
-    except ValidationError:
-        raise OpsError(f"its state can't be read: {exported.stderr.strip().removeprefix('error: ')}") from None
-    began = [one.created for one in state.resources or () if one.type == DEPLOYMENT]
+    began = [one.created for one in read_state(name, run).deployment.resources if one.type == DEPLOYMENT]
     if not began:
         return None
     try:
@@ -290,11 +266,7 @@ def _total(entries: Sequence[Entry]) -> tuple[Decimal, bool]:
 
 
 def _check(stack: Stack) -> Health:
-    return health_of(of_each(stack, lambda one: _client(one).health()))
-
-
-def _client(stack: Stack) -> ChatClient:
-    return ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem)
+    return health_of(of_each(stack, lambda one: ChatClient.of(one).health()))
 
 
 def _table(entries: Sequence[Entry], healths: dict[str, Health], now: datetime) -> Table:

@@ -14,20 +14,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ops.client import ChatClient, Usage
 from ops.comment import Message
+from ops.compare import market_offers
 from ops.servers import of_each, probe_of
 from ops.stack import OpsError, Run, Stack, read_stack
 from ops.url import served_model
-from providers.base import PlatformError, live_prices, load_resource, platform_names
-from providers.market import ask, dated
+from providers.base import PlatformError, load_resource, platform_names
 from providers.model_shape import model_shape
 from serving import NAMESPACE
 from serving.cost import BASED_ON_USE
+from serving.money import Money
 from serving.offers import Offer
 from serving.rank import shortlist
 from serving.report import offer_name
 from serving.spec import DeploymentSpec, SpecError, parse_spec
 from serving.tls import expiry
-from serving.watching import TELLING, Cheapest, Drift, Money, Probe, Seen, serves
+from serving.watching import TELLING, Cheapest, Drift, Probe, Seen, serves
 
 DEPLOYMENT = f"{NAMESPACE}:index:Deployment"
 _CERTIFICATE = f"{NAMESPACE}:index:Certificate"
@@ -123,11 +124,7 @@ def backend_url(run: Run) -> str:
 
 def request(stack: Stack, client: ChatClient | None = None, clock: Callable[[], float] = time.perf_counter) -> Probe:
     """One answer of one token of each server, which is what one that lists its models and hangs doesn't give."""
-    return probe_of(of_each(stack, lambda one: _answer(one, client or _client(one), clock)))
-
-
-def _client(stack: Stack) -> ChatClient:
-    return ChatClient(stack.endpoint, stack.api_key.get_secret_value(), stack.ca_pem)
+    return probe_of(of_each(stack, lambda one: _answer(one, client or ChatClient.of(one), clock)))
 
 
 def _answer(stack: Stack, client: ChatClient, clock: Callable[[], float]) -> Probe:
@@ -301,9 +298,7 @@ def cheapest(spec: DeploymentSpec, offers: Sequence[Offer]) -> Cheapest | None:
 
 def market_of(spec: DeploymentSpec) -> list[Offer]:
     """What every platform offers: live where it answers in time, else by the dated prices."""
-    markets = ask(live_prices(), spec)
-    rest = [offer for offer in dated(gpu_count=spec.hardware.gpu_count) if offer.platform not in markets]
-    return [*(offer for market in markets.values() for offer in market.offers), *rest]
+    return market_offers(spec, without_asking=False)[0]
 
 
 def _usd(text: Any) -> Decimal | None:
