@@ -13,7 +13,8 @@ from ops.comment import REPORT, report_in
 from ops.stack import OpsError, Run, pulumi_command, read_stack
 from ops.watch_look import Told, told
 from ops.watch_memory import Folder
-from serving.watching import Bounds, Finding, Money, Repairing, Step, objections, repair_of, too_soon
+from serving.money import Money
+from serving.watching import Bounds, Finding, Repairing, Step, objections, repair_of, too_soon
 
 Result = Literal["", "repaired", "destroyed", "failed", "refused", "waiting", "following"]
 

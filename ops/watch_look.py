@@ -109,19 +109,6 @@ def told(run: Run, args: Sequence[str]) -> Told:
     return answer
 
 
-def backend_url(run: Run) -> str:
-    """Where the stacks' states are.
-
-    Raises:
-        OpsError: it isn't known.
-    """
-    done = run(["whoami", "--verbose", "--json"])
-    try:
-        return str(json.loads(done.stdout)["url"])
-    except (ValueError, KeyError, TypeError):
-        raise OpsError(f"`pulumi whoami` failed: {done.stderr.strip().removeprefix('error: ')}") from None
-
-
 def request(stack: Stack, client: ChatClient | None = None, clock: Callable[[], float] = time.perf_counter) -> Probe:
     """One answer of one token of each server, which is what one that lists its models and hangs doesn't give."""
     return probe_of(of_each(stack, lambda one: _answer(one, client or ChatClient.of(one), clock)))

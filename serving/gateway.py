@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -15,6 +15,7 @@ from serving import NAMESPACE
 from serving.apis import api_models
 from serving.cost import BASED_ON_USE
 from serving.gateway_vm import GatewayVm
+from serving.money import Money
 from serving.spec import (
     SECRET_KEYS,
     ApiKeySpec,
@@ -168,8 +169,7 @@ class TokenPrice:
 class Upstream:
     """One stack behind the gateway, as its outputs describe it.
 
-    `by_use`: another request costs more, since it is billed while it works. `hourly`, `monthly`: US dollars; None when
-    the price isn't known.
+    `by_use`: another request costs more, since it is billed while it works.
     """
 
     stack: str
@@ -177,18 +177,18 @@ class Upstream:
     model: str
     endpoints: tuple[str, ...]
     by_use: bool
-    hourly: Decimal | None
-    monthly: Decimal | None
+    cost: Money
     ca_pem: str = ""
 
     @property
     def price(self) -> str:
         """The price as people read it."""
-        if self.hourly is None or self.monthly is None:
+        hourly, monthly = self.cost.hourly, self.cost.compared
+        if hourly is None or monthly is None:
             return "price not found"
         if self.by_use:
-            return f"by use, ${self.monthly:,.2f} a month expected"
-        return f"${self.hourly.normalize():f} an hour, paid anyway" if self.hourly else "no charge"
+            return f"by use, ${monthly:,.2f} a month {'at most' if self.cost.open_use else 'expected'}"
+        return f"${hourly.normalize():f} an hour, paid anyway" if hourly else "no charge"
 
 
 def parse_gateway(config: Mapping[str, str]) -> GatewayPlan:
@@ -241,8 +241,7 @@ def upstream(stack: str, outputs: Mapping[str, Any] | None) -> Upstream | Proble
         model=str(outputs["model"]),
         endpoints=tuple(several or [str(outputs["endpoint"])]),
         by_use=cost.get("kind") in BASED_ON_USE,
-        hourly=_usd(cost.get("hourly_usd")),
-        monthly=_usd(cost.get("monthly_usd")),
+        cost=Money.of(cost),
         ca_pem=str(outputs.get("ca_pem") or ""),
     )
 
@@ -253,13 +252,6 @@ def unreachable(spec: GatewaySpec, one: Upstream) -> Problem | None:
         return None
     why = "answers on this machine alone, where a VM can't reach it; `gateway.on: local` can, or leave the stack out"
     return Problem(f"{NAMESPACE}:{SECTION}.stacks", one.stack, why)
-
-
-def _usd(text: object) -> Decimal | None:
-    try:
-        return Decimal(str(text)) if text is not None else None
-    except InvalidOperation:
-        return None
 
 
 def in_order(spec: GatewaySpec, upstreams: Iterable[Upstream]) -> list[Upstream]:
@@ -273,7 +265,7 @@ def in_order(spec: GatewaySpec, upstreams: Iterable[Upstream]) -> list[Upstream]
         return listed
 
     def rank(one: Upstream) -> tuple[bool, bool, Decimal]:
-        price = one.monthly if one.by_use else one.hourly
+        price = one.cost.compared if one.by_use else one.cost.hourly
         return price is None, one.by_use, price or Decimal(0)
 
     return sorted(listed, key=rank)

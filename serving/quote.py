@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from serving.cost import BASED_ON_USE, assumptions_for, boot_cost, estimate, stopped_cost
+from serving.cost import assumptions_for, boot_cost, estimate, stopped_cost
 from serving.lines import Estimate, usd
+from serving.money import Money
 from serving.offers import Offer
 from serving.rented import as_output, completed
 from serving.spec import DeploymentSpec, SpecError
@@ -140,12 +141,12 @@ class Unread:
 def running(outputs: Mapping[str, Any]) -> Running | None:
     """What runs now, from a stack's outputs; None when nothing was deployed or the outputs are of an older form."""
     try:
-        cost = outputs["cost"]
-        sleeps = cost.get("depends_on_usage") and cost.get("kind") in BASED_ON_USE
-        monthly = None if cost.get("incomplete") or sleeps else Decimal(cost["monthly_usd"])
+        told = outputs["cost"]
+        cost = Money.of(told)
+        monthly = None if cost.open_use else cost.monthly
         servers = len(outputs.get("endpoints") or (1,))
-        return Running(str(outputs["provider"]), str(outputs["hardware"]), monthly, servers, cost.get("rented"))
-    except (KeyError, TypeError, AttributeError, InvalidOperation):
+        return Running(str(outputs["provider"]), str(outputs["hardware"]), monthly, servers, told.get("rented"))
+    except (KeyError, TypeError, AttributeError):
         return None
 
 

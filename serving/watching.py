@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Literal
 
-from serving.cost import BASED_ON_USE
+from serving.money import Money
 from serving.tls import expiring
 
 Severity = Literal["critical", "warning", "info"]
@@ -37,31 +37,6 @@ class Drift:
     @property
     def serves(self) -> bool:
         return serves(self.resource)
-
-
-@dataclass(frozen=True, slots=True)
-class Money:
-    """What a stack costs by its own output or by a plan's, US dollars; None where a price isn't known."""
-
-    hourly: Decimal | None = None
-    monthly: Decimal | None = None
-    high: Decimal | None = None
-    open_use: bool = False
-    """Whether the hours of workers are what isn't declared; traffic alone, which every machine has, is none of it."""
-
-    @classmethod
-    def of(cls, cost: Mapping[str, Any]) -> Money:
-        """From the form of `Estimate.as_output`; a total that lacks a price counts as not known."""
-        if cost.get("incomplete"):
-            return cls()
-        hourly, monthly, high = (_usd(cost.get(name)) for name in ("hourly_usd", "monthly_usd", "high"))
-        workers = cost.get("kind") in BASED_ON_USE
-        return cls(hourly, monthly, high, bool(cost.get("depends_on_usage")) and workers)
-
-    @property
-    def compared(self) -> Decimal | None:
-        """A month's cost, to be compared with `Candidate.cost`: the most there can be where use isn't declared."""
-        return self.high if self.open_use else self.monthly
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +76,7 @@ class Seen:
     spot: bool = False
     created_at: datetime | None = None
     ttl_hours: float | None = None
-    shown: Money = Money()
+    shown: Money = field(default_factory=Money)
     billed: Decimal | None = None
     cheapest: Cheapest | None = None
     certificates: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
@@ -336,10 +311,3 @@ def _short(value: Any) -> str:
 
 def _when(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M %Z")
-
-
-def _usd(text: Any) -> Decimal | None:
-    try:
-        return Decimal(text) if isinstance(text, str) else None
-    except InvalidOperation:
-        return None

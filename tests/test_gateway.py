@@ -30,6 +30,7 @@ from serving.gateway import (
 )
 from serving.gateway_proxy import key_name, proxy_config, rule
 from serving.gateway_report import api_text, gateway_cost, gateway_report
+from serving.money import Money
 from serving.spec import Problem, SpecError
 
 HOOKS = Path(__file__).resolve().parents[1] / "serving/data/gateway_hooks.py"
@@ -46,8 +47,7 @@ def stack(name: str, hourly: str | None, *, by_use: bool = False, monthly: str |
         "qwen3-4b",
         (f"http://{name}/v1",),
         by_use,
-        Decimal(hourly) if hourly is not None else None,
-        Decimal(monthly) if monthly is not None else None,
+        Money(*(None if usd is None else Decimal(usd) for usd in (hourly, monthly))),
     )
 
 
@@ -126,16 +126,36 @@ def test_what_is_paid_for_anyway_comes_before_what_bills_by_use_and_the_unknown_
     assert in_order(spec(order="listed"), stacks) == stacks
 
 
+def test_a_cost_without_a_price_or_a_use_is_not_taken_for_a_low_one() -> None:
+    def of(name: str, **cost: object) -> Upstream:
+        told = {"hourly_usd": "0.0001", "monthly_usd": "0.10", "high": "438.00", **cost}
+        found = upstream(name, {"endpoint": "http://x/v1", "model": "m", "provider": "runpod", "cost": told})
+        assert isinstance(found, Upstream)
+        return found
+
+    stacks = [
+        of("unpriced", kind="pod", incomplete=True),
+        of("undeclared", kind="serverless", depends_on_usage=True),
+        of("declared", kind="serverless", hourly_usd="0.0100", monthly_usd="7.00"),
+    ]
+    assert [(one.stack, one.price) for one in in_order(spec(), stacks)] == [
+        ("declared", "by use, $7.00 a month expected"),
+        ("undeclared", "by use, $438.00 a month at most"),
+        ("unpriced", "price not found"),
+    ]
+
+
 @given(st.lists(st.tuples(st.booleans(), st.none() | st.decimals(0, 9, places=2)), min_size=1, max_size=8))
 def test_the_order_keeps_every_stack_and_does_not_depend_on_the_list(rows: list[tuple[bool, Decimal | None]]) -> None:
     stacks = [
-        Upstream(f"s{n}", "p", "m", ("http://x/v1",), by_use, price, price) for n, (by_use, price) in enumerate(rows)
+        Upstream(f"s{n}", "p", "m", ("http://x/v1",), by_use, Money(price, price))
+        for n, (by_use, price) in enumerate(rows)
     ]
     ordered = in_order(spec(), stacks)
     assert sorted(one.stack for one in ordered) == sorted(one.stack for one in stacks)
 
     def rank(one: Upstream) -> tuple[bool, bool, Decimal]:
-        return one.hourly is None, one.by_use, one.hourly or Decimal(0)
+        return one.cost.hourly is None, one.by_use, one.cost.hourly or Decimal(0)
 
     assert [rank(one) for one in in_order(spec(), stacks[::-1])] == [rank(one) for one in ordered]
 

@@ -20,6 +20,7 @@ from providers.replicas import replicas, resources
 from serving.gateway import GatewaySpec, Upstream, parse_gateway, unreachable
 from serving.gateway_report import gateway_cost, gateway_report
 from serving.gateway_vm import GatewayVm, vm_offer
+from serving.money import Money
 from serving.prices import snapshot
 from serving.spec import SpecError
 from serving.tables import data_text
@@ -143,7 +144,7 @@ def test_the_vm_its_disk_and_its_address_are_priced_and_what_is_not_known_is_nev
     nowhere = spec(gcp={"zone": "mars-north1-a"})
     cost = gateway_cost(nowhere, snapshot())
     assert cost["monthly_usd"] is None
-    stack = Upstream("a", "runpod", "m", ("http://a/v1",), False, Decimal(1), Decimal(730))
+    stack = Upstream("a", "runpod", "m", ("http://a/v1",), False, Money(Decimal(1), Decimal(730)))
     assert "e2-small in mars-north1-a" in gateway_report(nowhere, "m", [stack], cost, 200)
     assert "price not found" in gateway_report(nowhere, "m", [stack], cost, 200)
 
@@ -165,7 +166,7 @@ def test_bad_config_names_its_key_and_what_works(fields: dict[str, Any], says: s
 
 
 def test_a_stack_on_this_machine_is_refused_behind_a_vm() -> None:
-    here = Upstream("local", "local", "m", ("http://127.0.0.1:1/v1",), False, Decimal(0), Decimal(0))
+    here = Upstream("local", "local", "m", ("http://127.0.0.1:1/v1",), False, Money(Decimal(0), Decimal(0)))
     assert "where a VM can't reach it" in str(unreachable(spec(), here))
     assert unreachable(spec(on="local"), here) is None
     assert unreachable(spec(), replace(here, provider="runpod")) is None

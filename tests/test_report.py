@@ -167,9 +167,7 @@ def test_traffic_that_depends_on_usage_is_left_out_of_the_change() -> None:
     assert running({"cost": cost, "provider": "local", "hardware": "this machine"}) == RUNS
 
 
-@pytest.mark.parametrize(
-    "outputs", [{}, {"cost": None}, {"cost": {"monthly_usd": "x"}, "provider": "p", "hardware": ""}]
-)
+@pytest.mark.parametrize("outputs", [{}, {"provider": "p", "hardware": ""}, {"cost": None, "provider": "p"}])
 def test_a_stack_without_a_cost_runs_nothing(outputs: dict[str, Any]) -> None:
     assert running(outputs) is None
 

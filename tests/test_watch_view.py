@@ -18,7 +18,8 @@ from rich.console import Console
 
 from ops.watch_heal import Deed
 from ops.watch_view import Row, lines, table
-from serving.watching import Finding, Money, Probe, Seen
+from serving.money import Money
+from serving.watching import Finding, Probe, Seen
 
 ROOT = Path(__file__).parent.parent
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.money import Money
 from serving.watching import (
     Attempt,
     Bounds,
@@ -19,7 +20,6 @@ from serving.watching import (
     Drift,
     Finding,
     Limits,
-    Money,
     Probe,
     Repairing,
     Seen,
