@@ -96,6 +96,15 @@ def _is_about(resource: Resource, label: str) -> bool:
     return label == own if own else label_of(resource.urn, 0).rpartition("/")[0] == label.rpartition("/")[0]
 
 
+def backend_url(run: Run | None = None) -> str:
+    """Where the states of the current backend are.
+
+    Raises:
+        OpsError: it isn't known.
+    """
+    return str(_told(run or pulumi_command, ["whoami", "--verbose", "--json"]).get("url", ""))
+
+
 def stack_names(run: Run | None = None) -> list[str]:
     """Every stack of every project of the current backend, as `-s` takes it.
 
@@ -120,9 +129,9 @@ def read_backend(run: Run | None = None) -> Backend:
     Raises:
         OpsError: when one of them can't be read: what it owns would look like nobody's.
     """
-    url = _told(run or pulumi_command, ["whoami", "--verbose", "--json"]).get("url", "")
+    url = backend_url(run)
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        return Backend(str(url), tuple(pool.map(partial(read_state, run=run), stack_names(run))))
+        return Backend(url, tuple(pool.map(partial(read_state, run=run), stack_names(run))))
 
 
 def read_state(stack: str, run: Run | None = None) -> StackState:

@@ -27,7 +27,7 @@ from ops.bench_target import Target, target
 from ops.bench_view import Part, Shown, lag_note, report, sweep_table, verdict_table
 from ops.stack import OpsError
 from ops.text import show, show_json
-from ops.url import add_url_options, url_base, url_ca
+from ops.url import add_url_options, url_base, url_ca, url_key
 from serving.bench.load import Closed, Load, Open, Until
 from serving.bench.metrics import figures
 from serving.bench.presets import DEFAULT, PRESETS
@@ -116,7 +116,7 @@ def run_bench(args: argparse.Namespace) -> int:
     if args.cold_start == "replace":
         replaced, _ = replace_server(args.stack)
     url = url_base(args) if args.url else ""
-    aim = target(args.stack, url, args.key, args.model, args.hourly, ca_pem=url_ca(args))
+    aim = target(args.stack, url, url_key(args), args.model, args.hourly, ca_pem=url_ca(args))
     # Before anything is measured: a file that can't be written later would cost the run.
     for path in (args.save, args.svg):
         if path and not path.parent.is_dir():

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
+from ops.backend import Resource, read_state
 from ops.stack import OpsError, Run, Stack, pulumi_command, read_stack
 from providers.plugin.replacing import GENERATIONS
 
@@ -38,9 +38,9 @@ def replace_server(
         OpsError: when the stack has no server that answered, or `up` fails.
     """
     ask = run or pulumi_command
-    server = replaceable(_state(stack, ask), stack)
-    urn = server["urn"]
-    told = json.dumps({urn: server["inputs"].get("generation", 1)})
+    server = replaceable(read_state(stack, ask).deployment.resources, stack)
+    urn = server.urn
+    told = json.dumps({urn: server.inputs.get("generation", 1)})
     up = run or partial(pulumi_command, env={**os.environ, GENERATIONS: told})
     begun = clock()
     done = up(["up", "--yes", "--skip-preview", "--stack", stack, "--replace", urn])
@@ -54,24 +54,16 @@ def replace_server(
     return Replaced(took, now.ready.time_to_ready_s, now.ready.first_token_s, urn), now
 
 
-def replaceable(state: dict[str, Any], stack: str) -> dict[str, Any]:
+def replaceable(resources: Sequence[Resource], stack: str) -> Resource:
     """The server that is timed, as state has it: of several the first, which is the one that the outputs tell of.
 
     Raises:
         OpsError: when there is none.
     """
-    resources: list[dict[str, Any]] = (state.get("deployment") or {}).get("resources") or []
     # Resources are in the order in which they came to be, which is any order among several servers.
-    gates = {one["urn"]: one["inputs"].get("serverId") for one in resources if one.get("type") == READY}
+    gates = {one.urn: one.inputs.get("serverId") for one in resources if one.type == READY}
     served = gates[min(gates, key=len)] if gates else None
     for one in resources:
-        if served and one.get("id") == served and one.get("type") != READY:
+        if served and one.id == served and one.type != READY:
             return one
     raise OpsError(f"stack {stack} has no server that has answered; `pulumi up -s {stack}` deploys one")
-
-
-def _state(stack: str, run: Run) -> dict[str, Any]:
-    found = run(["stack", "export", "--stack", stack])
-    if found.returncode:
-        raise OpsError(f"stack {stack} can't be read: {found.stderr.strip()}")
-    return json.loads(found.stdout)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from pydantic import SecretStr
 
 from ops.stack import Stack, read_stack
-from ops.url import KEY_VARIABLES, Ask, ask_health, served_model
+from ops.url import Ask, ask_health, served_model
+from serving.money import Money
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,6 @@ def target(
     key: str,
     model: str,
     hourly: Decimal | None,
-    environ: Mapping[str, str] = os.environ,
     read: Callable[[str], Stack] = read_stack,
     ask: Ask = ask_health,
     ca_pem: str = "",
@@ -52,11 +51,9 @@ def target(
     """
     if not url:
         return _of_stack(read(stack), model, hourly)
-    secret = key or next((environ[name] for name in KEY_VARIABLES if environ.get(name)), "")
-    base = url.rstrip("/")
-    model = model or served_model(base, secret, ca_pem, ask)
+    model = model or served_model(url, key, ca_pem, ask)
     note = "" if hourly is not None else "No price is known for a URL: --hourly USD gives one."
-    return Target(base, SecretStr(secret), model, f"{base}, {model}", hourly, note, ca_pem=ca_pem)
+    return Target(url, SecretStr(key), model, f"{url}, {model}", hourly, note, ca_pem=ca_pem)
 
 
 def _of_stack(found: Stack, model: str, hourly: Decimal | None) -> Target:
@@ -76,12 +73,8 @@ def _of_stack(found: Stack, model: str, hourly: Decimal | None) -> Target:
 
 def stack_price(stack: Stack) -> tuple[Decimal | None, str]:
     """US dollars an hour by the stack's outputs, and what to know about them."""
-    told = stack.cost.get("hourly_usd")
-    try:
-        hourly = Decimal(str(told)) if told is not None else None
-    except InvalidOperation:
-        hourly = None
-    if hourly is None or stack.cost.get("incomplete"):
+    hourly = Money.of(stack.cost).hourly
+    if hourly is None:
         return None, "The stack's price isn't fully known, so nothing is said about money: --hourly USD gives one."
     if not hourly:
         return None, "The stack costs nothing an hour, so nothing is said about money: --hourly USD gives a price."

@@ -21,12 +21,12 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.live import Live
 
-from ops.backend import stack_names
+from ops.backend import backend_url, stack_names
 from ops.stack import OpsError, Run, Stack, add_stacks
 from ops.text import short_path
 from ops.url import add_url_options, stack_of_url
 from ops.watch_heal import Deed, heal, reporting_pulumi
-from ops.watch_look import Ask, Known, Market, backend_url, look, look_at, market_of, may_sleep, request
+from ops.watch_look import Ask, Known, Market, look, look_at, market_of, may_sleep, request
 from ops.watch_memory import Folder
 from ops.watch_view import Row, facts, lines, table
 from serving.watching import Bounds, Limits, Seen, findings, repair_of

@@ -15,6 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 import ops.bench
+from ops.backend import Resource
 from ops.bench import add_bench
 from ops.bench_cold import READY, replace_server, replaceable
 from ops.bench_target import Target, stack_price, target
@@ -251,7 +252,7 @@ def test_wrong_numbers_are_wrong_usage(wrong: tuple[str, str], capsys: pytest.Ca
 
 
 def test_a_stack_gives_endpoint_key_model_and_price() -> None:
-    found = target("prod", "", "", "", None, {}, lambda _: stack())
+    found = target("prod", "", "", "", None, lambda _: stack())
     assert (found.url, found.model, found.hourly, found.price_note) == (
         "https://pod.example/v1",
         "qwen3-4b",
@@ -281,8 +282,8 @@ def test_a_price_that_is_not_whole_is_not_used_in_silence(
 
 def test_a_url_without_a_key_or_a_model_list_is_helped() -> None:
     with pytest.raises(OpsError, match="VLLM_ANYWHERE_KEY or OPENAI_API_KEY"):
-        target("", "http://x/v1", "", "", None, {}, ask=lambda *_: Health(False, (), 0, "HTTP 401"))
-    found = target("", "http://x/v1/", "", "", None, {"OPENAI_API_KEY": KEY}, ask=lambda *_: Health(True, ("m",), 1))
+        target("", "http://x/v1", "", "", None, ask=lambda *_: Health(False, (), 0, "HTTP 401"))
+    found = target("", "http://x/v1", KEY, "", None, ask=lambda *_: Health(True, ("m",), 1))
     assert (found.url, found.model, found.key.get_secret_value()) == ("http://x/v1", "m", KEY)
 
 
@@ -326,14 +327,14 @@ def test_of_several_servers_the_first_is_replaced_though_another_came_to_answer_
         {"urn": f"urn:ready{suffix}", "type": READY, "id": f"r{suffix}", "inputs": {"serverId": f"pod{suffix}"}}
         for suffix in ("-10", "-2", "")
     ]
-    assert replaceable({"deployment": {"resources": [*servers, *gates]}}, "prod")["urn"] == "urn:server"
+    assert replaceable([Resource.model_validate(one) for one in (*servers, *gates)], "prod").urn == "urn:server"
 
 
 def test_a_replacement_that_fails_says_so_and_what_to_look_at() -> None:
     with pytest.raises(OpsError, match="no capacity\n`vllm-anywhere status -s prod`"):
         replace_server("prod", Pulumi(fails=True), lambda: 0.0)
     with pytest.raises(OpsError, match="pulumi up -s prod"):
-        replaceable({"deployment": {"resources": []}}, "prod")
+        replaceable([], "prod")
 
 
 def test_the_report_says_how_long_a_fresh_server_took(
