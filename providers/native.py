@@ -158,6 +158,12 @@ def label_of(urn: str, generation: int) -> str:
     return f"{project}/{stack}/{name}/{generation}"
 
 
+def generation_in(label: str) -> int:
+    """The generation that a label ends in; 1 where a name is no label, as that of an import may be none."""
+    last = label.rpartition("/")[2]
+    return int(last) if last.isdecimal() else 1
+
+
 @dataclass
 class Generations:
     """Counts the replacements of each URN within one run of the engine.

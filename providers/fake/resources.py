@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr
 
 from providers.fake.client import FakeCloud, Instance, cloud, serve
 from providers.lifecycle import ensure_gone, ensure_one
-from providers.native import Context, Created, Found, Labelled, NativeResource, Properties
+from providers.native import Context, Created, Found, Labelled, NativeResource, Properties, generation_in
 
 
 class InstanceInputs(Labelled):
@@ -67,13 +67,12 @@ class FakeInstance(NativeResource[InstanceInputs, InstanceOutputs]):
         if found is None:
             return None
         if inputs is None:
-            generation = int(found.label.rsplit("/", 1)[-1])
             inputs = InstanceInputs(
                 gpu=found.gpu,
                 model=found.model,
                 api_key=SecretStr(""),
                 label=found.label,
-                generation=generation,
+                generation=generation_in(found.label),
             )
         inputs = inputs.model_copy(update={"status": found.status})
         return Found(inputs, _outputs(found, outputs.endpoint if outputs else ""))

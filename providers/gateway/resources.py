@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, SecretStr
 
 from providers.base import Interrupted, PlatformError
-from providers.native import Context, Created, Found, Labelled, NativeResource, Properties
+from providers.native import Context, Created, Found, Labelled, NativeResource, Properties, generation_in
 from serving.failures import explain
 from serving.gateway_proxy import as_json
 
@@ -171,7 +171,7 @@ def _inputs(id: str, want: Mapping[str, Any], upstream_keys: str) -> ProxyInputs
     """What a gateway was made from, by its folder."""
     told = {name: value for name, value in want.items() if name != "engine"}
     texts = {name: as_json(want[name]) for name in ("config", "rule")}
-    own = {"upstream_keys": upstream_keys, "label": id, "generation": int(id.rsplit("/", 1)[-1])}
+    own = {"upstream_keys": upstream_keys, "label": id, "generation": generation_in(id)}
     return ProxyInputs.model_validate({**told, **texts, **own})
 
 

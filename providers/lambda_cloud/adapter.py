@@ -52,11 +52,13 @@ class LambdaAdapter:
             return [*reasons, Reason("model.name", str(error))]
         if not types:
             return [*reasons, *misfits(spec, PLATFORM)]
-        if not reasons and not self.offers(ask):
+        if not reasons and ask.running is None and not self.offers(ask):
             reasons.append(none_left(ask, types))
         return reasons
 
     def offers(self, ask: Ask) -> list[Offer]:
+        if ask.running is not None:
+            return [ask.running]
         return can_be_rented(ask, types_for(ask.spec, PLATFORM), regions_for(ask.spec))
 
     def resources(self, ask: Ask, offer: Offer) -> Declared:
@@ -91,9 +93,10 @@ class LambdaAdapter:
             run=Ref("server", "run"),
             model=spec.model.served_name,
             hardware=f"{offer.gpu_count}x {offer.gpu} ({offer.sku})",
-            notes=(*ask.market.notes, *_notes(spec)),
+            notes=(*ask.market.notes, *_running_notes(ask), *_notes(spec)),
             ca=Ref("tls", "caPem"),
             each=("server",),
+            rented="offer",
         )
 
 
@@ -102,6 +105,12 @@ def regions_for(spec: DeploymentSpec) -> list[str]:
     wanted = spec.placement.regions or (("eea",) if spec.placement.gdpr else ())
     found = regions_on(PLATFORM, wanted) if wanted else [place.region for place in all_places(PLATFORM)]
     return [region for region in found if region not in WITHOUT_FIREWALL]
+
+
+def _running_notes(ask: Ask) -> Iterator[str]:
+    if ask.running is not None:
+        why = none_left(ask, types_for(ask.spec, PLATFORM)).text
+        yield f"What is rented stays, and nothing could replace it now: {why}."
 
 
 def _notes(spec: DeploymentSpec) -> Iterator[str]:

@@ -8,10 +8,11 @@ from datetime import UTC, date, datetime
 
 from providers import market
 from providers.base import PlatformError
-from providers.lambda_cloud.client import PLATFORM, Offered, connect
+from providers.lambda_cloud.client import PLATFORM, LambdaInstance, Offered, connect
 from providers.market import Market
 from serving.offers import Offer, Rate
 from serving.places import place
+from serving.snapshot import machines
 from serving.spec import DeploymentSpec
 
 WITHOUT_FIREWALL = frozenset({"us-south-1"})
@@ -54,6 +55,37 @@ def offers_of(types: Iterable[Offered], gpu_count: int, today: date) -> Iterator
             yield replace(offer, region=region, country=country, availability="high")
         if not regions:
             yield offer
+
+
+def rented(one: LambdaInstance, day: date) -> Offer | None:
+    """What an instance is and bills, in the terms of offers; None of a type that our table of machines doesn't know."""
+    found = next((row for row in machines() if (row.platform, row.sku) == (PLATFORM, one.instance_type.name)), None)
+    if found is None:
+        return None
+    where = place(PLATFORM, one.region.name)
+    return Offer(
+        platform=PLATFORM,
+        kind="instance",
+        sku=found.sku,
+        gpu=found.gpu,
+        gpu_count=found.gpu_count,
+        region=one.region.name,
+        country=where.country if where else "",
+        tier="secure",
+        spot=False,
+        rates=(Rate("machine", "Hours", one.instance_type.hourly_usd, "live", PRICES, day, "as billed"),),
+    )
+
+
+def rented_under(label: str) -> Offer | None:
+    """What is rented under labels that begin so; None where nothing is, or Lambda can't be asked."""
+    try:
+        everything = connect(market.LIVE_BUDGET_S, hurry).instances()
+    except PlatformError:
+        return None
+    today = datetime.now(UTC).date()
+    ours = (rented(one, today) for one in everything if one.label.startswith(label))
+    return next((offer for offer in ours if offer), None)
 
 
 def hurry(seconds: float) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, SecretStr
 
 from providers.base import PlatformError
-from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties
+from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties, generation_in
 
 if TYPE_CHECKING:
     from providers.lambda_cloud.client import Lambda, LambdaInstance
@@ -47,6 +47,7 @@ class InstanceOutputs(Properties):
     type: str = Field(description="Instance type.")
     region: str = Field(description="Region.")
     hourly_usd: str = Field(description="US dollars an hour as it is billed.")
+    offer: dict[str, Any] = Field(default={}, description="What was rented, with the rate that is billed.")
     ip: str = Field(default="", description="Public address.")
     endpoint: str = Field(default="", description="OpenAI base URL.")
     run: str = Field(default="", description="Changes whenever the server was started anew.")
@@ -75,6 +76,9 @@ class Instance(NativeResource[InstanceInputs, InstanceOutputs]):
         met = {"types": outputs.get("type") in new["types"], "regions": outputs.get("region") in new["regions"]}
         return frozenset(name for name in changed & met.keys() if met[name])
 
+    def settled(self, changed: frozenset[str]) -> frozenset[str]:
+        return frozenset({"type", "region", "offer"})
+
     def create(self, context: Context, inputs: InstanceInputs) -> Created[InstanceOutputs]:
         return self.create_in(_cloud(context), context, inputs)
 
@@ -83,7 +87,7 @@ class Instance(NativeResource[InstanceInputs, InstanceOutputs]):
         from providers.lambda_cloud.rent import rent
 
         one, problem = rent(cloud, context, _order(context, inputs))
-        return Created(one.id, _outputs(one), problem)
+        return Created(one.id, _outputs(one, context), problem)
 
     def read(
         self, context: Context, id: str, inputs: InstanceInputs | None, outputs: InstanceOutputs | None
@@ -93,7 +97,7 @@ class Instance(NativeResource[InstanceInputs, InstanceOutputs]):
             return None
         lost = "it is unhealthy" if one.status == "unhealthy" else ""
         inputs = inputs or _imported(one)
-        return Found(inputs.model_copy(update={"lost": lost, "status": one.status}), _outputs(one))
+        return Found(inputs.model_copy(update={"lost": lost, "status": one.status}), _outputs(one, context, outputs))
 
     def update(
         self, context: Context, id: str, outputs: InstanceOutputs, old: InstanceInputs, new: InstanceInputs
@@ -105,7 +109,7 @@ class Instance(NativeResource[InstanceInputs, InstanceOutputs]):
         if one is None:
             raise PlatformError(f"instance {id} is gone; `pulumi refresh`, then `pulumi up` rents another one")
         one, problem = furnish(cloud, context, _order(context, new), one)
-        return Created(id, _outputs(one), problem)
+        return Created(id, _outputs(one, context, outputs), problem)
 
     def delete(self, context: Context, id: str, outputs: InstanceOutputs) -> None:
         self.delete_in(_cloud(context), context, id, outputs.label)
@@ -145,12 +149,17 @@ def _order(context: Context, inputs: InstanceInputs) -> Order:
     )
 
 
-def _outputs(one: LambdaInstance) -> InstanceOutputs:
+def _outputs(one: LambdaInstance, context: Context, before: InstanceOutputs | None = None) -> InstanceOutputs:
+    from providers.lambda_cloud.pricing import rented
+    from serving.rented import as_output, dated_as
+
+    offer = rented(one, context.now().date())
     return InstanceOutputs(
         label=one.label,
         type=one.instance_type.name,
         region=one.region.name,
         hourly_usd=str(one.instance_type.hourly_usd),
+        offer=as_output(dated_as(before.offer if before else None, offer)) if offer else {},
         ip=one.ip or "",
         endpoint=f"https://{one.ip}:{PORT}/v1" if one.ip else "",
         run=f"{one.id} {one.ip or ''}",
@@ -160,10 +169,9 @@ def _outputs(one: LambdaInstance) -> InstanceOutputs:
 
 def _imported(one: LambdaInstance) -> InstanceInputs:
     """What can be told of an instance that was rented elsewhere. Its key can't be, so the next `up` replaces it."""
-    _, _, generation = one.label.rpartition("/")
     return InstanceInputs(
         label=one.label,
-        generation=int(generation) if generation.isdigit() else 1,
+        generation=generation_in(one.label),
         types=[one.instance_type.name],
         regions=[one.region.name],
         image="",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, SecretStr
 
 from providers.base import Interrupted, PlatformError
-from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties
+from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties, generation_in
 from serving.failures import explain
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
         if want is None:
             return None
         if inputs is None:
-            inputs = ServerInputs(**want, label=id, generation=int(id.rsplit("/", 1)[-1]))
+            inputs = ServerInputs(**want, label=id, generation=generation_in(id))
         outputs_now = _outputs(machine, id)
         return Found(inputs.model_copy(update={"status": outputs_now.status}), outputs_now)
 

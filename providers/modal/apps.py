@@ -18,9 +18,19 @@ from providers.base import CreateUncertain, PlatformError
 from providers.lifecycle import ensure_gone, ensure_one
 from providers.modal.client import Deployed, Modal, Shape, connect
 from providers.modal.definition import Definition
-from providers.modal.labels import id_of, label_in, name_of, owns, split_id, tags_of
+from providers.modal.labels import id_of, name_of, owns, split_id, tags_of
 from providers.modal.vllm_anywhere_start import SCRIPT
-from providers.native import UNKNOWN, Context, Created, Failure, Found, Labelled, NativeResource, Properties
+from providers.native import (
+    UNKNOWN,
+    Context,
+    Created,
+    Failure,
+    Found,
+    Labelled,
+    NativeResource,
+    Properties,
+    generation_in,
+)
 from serving.gpus import all_gpus
 from serving.start import start_env
 
@@ -329,10 +339,9 @@ def _seen(shape: Shape) -> dict[str, Any]:
 
 def _imported(app: Deployed, shape: Shape) -> AppInputs:
     """What can be read; image and script say that they can't."""
-    generation = label_in(app.tags).rpartition("/")[2]
     return AppInputs(
         label=app.label,
-        generation=int(generation or 1),
+        generation=generation_in(app.label),
         environment=split_id(app.id)[0],
         image="unknown",
         script="unknown",

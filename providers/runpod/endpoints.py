@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr
 
 from providers.base import Interrupted, NoCapacity, PlatformError
 from providers.lifecycle import ensure_gone, ensure_one
-from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties
+from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties, generation_in
 from providers.runpod import answers
 from providers.runpod.answers import GpuType
 from providers.runpod.client import RunPod, Urls, connect
@@ -302,11 +302,10 @@ def inputs_of(found: answers.Endpoint, known: EndpointInputs | None, outputs: En
         changed["idle_timeout_s"] = found.workers.idle_timeout
     placed = [*gpu.pools, *(f"not {id}" for id in gpu.excluded_types)]
     if known is None or outputs is None:
-        generation = found.label.rpartition("/")[2]
         env = {n: v for n, v in found.env.items() if n != HF_TOKEN and not n.startswith("RUNPOD_")}
         return EndpointInputs(
             label=found.label,
-            generation=int(generation) if generation.isdigit() else 1,
+            generation=generation_in(found.label),
             kind="LOAD_BALANCER" if found.type == "LOAD_BALANCER" else "QUEUE",
             gpus=placed,
             env=env,

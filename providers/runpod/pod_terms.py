@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 
-from providers.native import Labelled
+from providers.native import Labelled, generation_in
 from providers.runpod import answers
 from providers.runpod.answers import exec_form, script_of
 
@@ -212,10 +212,9 @@ def inputs_of(pod: answers.Pod, known: PodInputs | None) -> PodInputs:
     status = "exited" if pod.status in ENDED else "running"
     gpu = pod.gpu or answers.PodGpu(id="")
     if known is None:
-        generation = pod.name.rpartition("/")[2]
         return PodInputs(
             label=pod.name,
-            generation=int(generation) if generation.isdigit() else 1,
+            generation=generation_in(pod.name),
             gpus=[gpu.id],
             gpu_count=gpu.count,
             clouds=["COMMUNITY" if pod.cloud == "COMMUNITY" else "SECURE"],

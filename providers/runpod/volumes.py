@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr
 
 from providers.base import AuthError, PlatformError
 from providers.lifecycle import ensure_gone, ensure_one
-from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties
+from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties, generation_in
 from providers.runpod import answers
 from providers.runpod.client import RunPod, connect
 
@@ -82,7 +82,7 @@ class VolumeResource(NativeResource[VolumeInputs, VolumeOutputs]):
         if found is None:
             return None
         known = inputs or VolumeInputs(
-            label=found.label, generation=_generation(found.label), size_gb=found.size, data_center=found.data_center
+            label=found.label, generation=generation_in(found.label), size_gb=found.size, data_center=found.data_center
         )
         there = {"size_gb": found.size, "data_center": found.data_center}
         return Found(known.model_copy(update=there), _volume(found))
@@ -176,7 +176,7 @@ class RegistryResource(NativeResource[RegistryInputs, RegistryOutputs]):
         found = cloud.get(f"{_REGISTRIES}/{id}", answers.Named)
         if found is None:
             return None
-        known = inputs or RegistryInputs(label=found.label, generation=_generation(found.label), username="unknown")
+        known = inputs or RegistryInputs(label=found.label, generation=generation_in(found.label), username="unknown")
         return Found(known, RegistryOutputs(label=found.label))
 
     def update(
@@ -199,8 +199,3 @@ class RegistryResource(NativeResource[RegistryInputs, RegistryOutputs]):
 
 def _volume(found: answers.NetworkVolume) -> VolumeOutputs:
     return VolumeOutputs(label=found.label, size_gb=found.size, data_center=found.data_center, storage=found.type)
-
-
-def _generation(label: str) -> int:
-    last = label.rpartition("/")[2]
-    return int(last) if last.isdigit() else 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, SecretStr
 
 from providers.base import PlatformError
-from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties
+from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties, generation_in
 from providers.vastai.serverless import SERVERLESS
 
 if TYPE_CHECKING:
@@ -304,11 +304,10 @@ def _imported(one: VastInstance) -> InstanceInputs:
     """What can be told of an instance that was rented elsewhere. Its key can't be: it is not read back."""
     from providers.vastai.offers import gpu_called
 
-    _, _, generation = one.label.rpartition("/")
     args = one.image_args or []
     return InstanceInputs(
         label=one.label,
-        generation=int(generation) if generation.isdigit() else 1,
+        generation=generation_in(one.label),
         gpus=[gpu_called(one.gpu_name or "", one.gpu_ram) or one.gpu_name or ""],
         gpu_count=one.num_gpus or 1,
         cuda="12.4",
