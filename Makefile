@@ -13,10 +13,10 @@ USED := $(wildcard .state/backend stacks/Pulumi.local.yaml)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup up down test test-all check docs clean pin python tools
+.PHONY: help setup up down test test-all check rehearse docs clean pin python tools
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 python:
 	@if [ -z "$(PYTHON)" ]; then \
@@ -52,6 +52,9 @@ check: tools ## lint, format, types, arrows and the quick tests
 	@$(BIN)/python tools/steps.py "Checking types" $(BIN)/pyright
 	@$(BIN)/python tools/steps.py "Checking which package imports which" $(BIN)/lint-imports
 	@$(BIN)/python -m pytest -m "not engine and not live and not slow"
+
+rehearse: tools setup ## a shell in which every cloud is emulated: no account, nothing rented
+	@$(ENV) PYTHONPATH=. python tests/rehearse.py
 
 docs: tools ## the pages of docs/ as a site: build/docs/index.html
 	@$(BIN)/python -m tools.pages

@@ -7,23 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from docs_runner import Block, Checkout, blocks_of, pages, shows
-from emulators.lambda_cloud import LambdaEmulator
-from emulators.modal import ModalEmulator
 from emulators.modal.emulator import TOKEN
-from emulators.runpod import RunPodEmulator
-from emulators.vastai import Servers, VastEmulator, offer_row
-from engine import ROOT
 
 pytest.importorskip("pulumi_gcp", reason="the gcp extra is not installed")
 
-from tests.doubles.gcp.cloud import VARIABLE, Cloud
-from tests.doubles.gcp.rest import Rest
+from clouds import BIN, Clouds, emulated
 
 QUICK = [
     pytest.mark.engine,
@@ -54,71 +46,30 @@ FROM_A_CLONE = {"README.md", "CONTRIBUTING.md", "docs/getting-started.md"}
 UP = "pulumi stack output endpoint -s local >/dev/null 2>&1 || make up"
 """What pages about a running deployment take for granted."""
 
-NOT_RUN = 12
+NOT_RUN = 13
 """Blocks that can't be run. A new one needs a reason on its page, and a look here."""
 
-KEYS = ("RUNPOD_API_KEY", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "LAMBDA_API_KEY")
+KEYS = ("RUNPOD_API_KEY", "VAST_API_KEY", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "LAMBDA_API_KEY", "GOOGLE_PROJECT")
 """What a reader sets by a command of the page, and not before."""
 
 
-@dataclass
-class Clouds:
-    """The emulated platforms. `env` sends every program to them."""
-
-    runpod: RunPodEmulator
-    vastai: VastEmulator
-    modal: ModalEmulator
-    gcp: Cloud
-    lambda_cloud: LambdaEmulator
-    env: dict[str, str]
-
-    @property
-    def replaced(self) -> Mapping[str, str]:
-        """What stands for keys on the pages, and keys for the emulators."""
-        return {
-            "RUNPOD_API_KEY=rpa_...": f"RUNPOD_API_KEY={self.runpod.key}",
-            "VAST_API_KEY=...": f"VAST_API_KEY={self.vastai.key}",
-            "MODAL_TOKEN_ID=...": f"MODAL_TOKEN_ID={TOKEN[0]}",
-            "MODAL_TOKEN_SECRET=...": f"MODAL_TOKEN_SECRET={TOKEN[1]}",
-            "GOOGLE_PROJECT=...": "GOOGLE_PROJECT=shop-1",
-            "LAMBDA_API_KEY=...": f"LAMBDA_API_KEY={self.lambda_cloud.key}",
-        }
-
-    def rented(self) -> set[str]:
-        """The platforms on which there is anything."""
-        runpod = self.runpod.state()
-        found = {
-            "runpod": any(runpod[shelf] for shelf in ("pods", "endpoints", "volumes", "registries")),
-            "vastai": bool(self.vastai.instances),
-            "modal": self.modal.state() != {"apps": [], "volumes": []},
-            "gcp": bool(self.gcp.all()),
-            "lambda": bool(self.lambda_cloud.instances),
-        }
-        return {platform for platform, anything in found.items() if anything}
-
-    def violations(self) -> list[str]:
-        """Where a program broke a platform's contract."""
-        emulators = (self.runpod, self.vastai, self.modal, self.lambda_cloud)
-        return [text for emulator in emulators for text in emulator.violations]
+def written(clouds: Clouds) -> Mapping[str, str]:
+    """What stands for keys on the pages, and keys for the emulators."""
+    return {
+        "RUNPOD_API_KEY=rpa_...": f"RUNPOD_API_KEY={clouds.runpod.key}",
+        "VAST_API_KEY=...": f"VAST_API_KEY={clouds.vastai.key}",
+        "MODAL_TOKEN_ID=...": f"MODAL_TOKEN_ID={TOKEN[0]}",
+        "MODAL_TOKEN_SECRET=...": f"MODAL_TOKEN_SECRET={TOKEN[1]}",
+        "GOOGLE_PROJECT=...": "GOOGLE_PROJECT=shop-1",
+        "LAMBDA_API_KEY=...": f"LAMBDA_API_KEY={clouds.lambda_cloud.key}",
+    }
 
 
 @pytest.fixture(scope="module")
 def clouds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clouds]:
-    at = tmp_path_factory.mktemp("clouds")
-    (at / "market").mkdir()
-    with ExitStack() as stack:
-        runpod = stack.enter_context(RunPodEmulator())
-        rows = [offer_row(id, dph_base=0.3 + id / 100) for id in range(1, 6)]
-        vastai = stack.enter_context(VastEmulator(rows, servers=Servers(at / "market")))
-        modal = stack.enter_context(ModalEmulator())
-        gcp = Cloud(at / "cloud", owned=True)
-        stack.callback(gcp.close)
-        rest = stack.enter_context(Rest(gcp))
-        lambda_cloud = stack.enter_context(LambdaEmulator(at / "lambda"))
-        env = runpod.env() | modal.env() | rest.environ | lambda_cloud.env()
-        env |= {"VLLM_ANYWHERE_VASTAI_URL": vastai.url, VARIABLE: str(gcp.folder)}
-        env = {name: value for name, value in env.items() if name not in KEYS}
-        clouds = Clouds(runpod, vastai, modal, gcp, lambda_cloud, env)
+    with emulated(tmp_path_factory.mktemp("clouds") / "all") as clouds:
+        for name in KEYS:
+            del clouds.env[name]
         yield clouds
         assert clouds.violations() == []
 
@@ -126,7 +77,7 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clouds]:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory, pulumi_cli: str, clouds: Clouds) -> Iterator[Checkout]:
     at = tmp_path_factory.mktemp("docs")
-    path = [str(ROOT / "tests/doubles/gcp/bin"), str(Path(pulumi_cli).parent), os.environ["PATH"]]
+    path = [str(BIN), str(Path(pulumi_cli).parent), os.environ["PATH"]]
     checkout = Checkout.create(at, os.pathsep.join(path), clouds.env)
     yield checkout
     checkout.close()
@@ -157,7 +108,7 @@ def test_the_bill_on_a_platforms_page_is_what_its_preview_prints(page: str, chec
 
 def read(blocks: Sequence[Block], page: str, checkout: Checkout, clouds: Clouds) -> None:
     """Run blocks of a page in one shell."""
-    shell = checkout.shell(prelude(page), clouds.replaced, typed=f"{clouds.runpod.key}\n")
+    shell = checkout.shell(prelude(page), written(clouds), typed=f"{clouds.runpod.key}\n")
     for block in blocks:
         if not block.not_run:
             shell.run(block)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,57 +15,26 @@ from typing import Any
 import httpx
 import pytest
 from background import Background
-from emulators.runpod import RunPodEmulator
-from emulators.vastai import Servers, VastEmulator, offer_row
-from engine import DEPLOYMENT, ROOT, Project
+from engine import DEPLOYMENT, Project
 
 from serving.tls import context
 
 pytest.importorskip("pulumi_gcp", reason="the gcp extra is not installed")
 
-from tests.doubles.gcp.cloud import VARIABLE, Cloud
-from tests.doubles.gcp.rest import Rest
+from clouds import BIN, Clouds, emulated
 
 pytestmark = [pytest.mark.engine, pytest.mark.allow_hosts(["127.0.0.0/8", "::1", "localhost"])]
 
 _PATIENCE_S = 60.0
 
 
-@dataclass
-class Clouds:
-    """Everything outside of this machine that something can be left on."""
-
-    runpod: RunPodEmulator
-    vastai: VastEmulator
-    gcp: Cloud
-
-    def existing(self) -> set[str]:
-        """The platforms that have anything of anybody's."""
-        rented = {
-            "runpod": any(self.runpod.state()[shelf] for shelf in ("pods", "endpoints", "volumes", "registries")),
-            "vastai": bool(self.vastai.instances),
-            "gcp": bool(self.gcp.all()),
-        }
-        return {platform for platform, anything in rented.items() if anything}
-
-
 @pytest.fixture
 def clouds(project: Project, tmp_path: Path) -> Iterator[Clouds]:
-    (tmp_path / "market").mkdir()
-    with ExitStack() as stack:
-        runpod = stack.enter_context(RunPodEmulator())
-        rows = [offer_row(id, dph_base=0.3 + id / 100) for id in range(1, 4)]
-        vastai = stack.enter_context(VastEmulator(rows, servers=Servers(tmp_path / "market")))
-        gcp = Cloud(tmp_path / "cloud", owned=True)
-        stack.callback(gcp.close)
-        rest = stack.enter_context(Rest(gcp))
-        project.env |= runpod.env() | rest.environ
-        project.env |= {"VAST_API_KEY": vastai.key, "VLLM_ANYWHERE_VASTAI_URL": vastai.url}
-        project.env |= {VARIABLE: str(gcp.folder), "GOOGLE_PROJECT": "shop-1"}
-        project.env["PATH"] = f"{ROOT / 'tests/doubles/gcp/bin'}:{project.env['PATH']}"
-        yield Clouds(runpod, vastai, gcp)
-        assert runpod.violations == []
-        assert vastai.violations == []
+    with emulated(tmp_path / "clouds") as clouds:
+        project.env |= clouds.env
+        project.env["PATH"] = f"{BIN}:{project.env['PATH']}"
+        yield clouds
+        assert clouds.violations() == []
 
 
 @dataclass
@@ -145,10 +113,10 @@ def test_only_the_provider_changes_round_all_platforms_and_no_request_fails(proj
             project.config("provider", provider)
             project.up()
             client.reaches(provider)
-            assert clouds.existing() == {provider} - {"local"}
+            assert clouds.rented() == {provider} - {"local"}
             assert len(project.servers()) == (provider == "local")
     assert client.outages == []
     assert client.served == tour
     project.destroy()
-    assert clouds.existing() == set()
+    assert clouds.rented() == set()
     assert project.servers() == []
