@@ -31,6 +31,9 @@ _OWN = ("PULUMI_", "VLLM_ANYWHERE_")
 
 def main(command: list[str]) -> int:
     """Run the command, or an interactive shell. Returns its exit status."""
+    for ending in (signal.SIGHUP, signal.SIGTERM):
+        # A terminal that is closed must leave no emulated server behind.
+        signal.signal(ending, lambda number, _frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="vllm-anywhere-") as folder:
         at = Path(folder)
         with emulated(at / "clouds") as clouds:
@@ -47,7 +50,7 @@ def _run(checkout: Checkout, clouds: Clouds, command: list[str]) -> int:
     start = checkout.folder.parent / "start.sh"
     start.write_text(
         f"[ -t 0 ] && [ -r ~/.bashrc ] && . ~/.bashrc\n. tools/env.sh\nexport PATH={shlex.quote(str(BIN))}:$PATH\n"
-        f"PS1='(rehearsal) \\w \\$ '\n"
+        f"PS1='(rehearsal) \\W \\$ '\n"
     )
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,20 @@ def test_without_a_command_it_says_what_can_be_tried(tmp_path: Path) -> None:
     told = rehearse(tmp_path, "")
     assert told.returncode == 0
     assert "pulumi config set vllm-anywhere:provider vastai -s runpod" in told.stdout
+
+
+def test_a_closed_terminal_leaves_nothing_behind(tmp_path: Path) -> None:
+    rehearsal = subprocess.Popen(
+        [sys.executable, "tests/rehearse.py", "bash", "-c", "echo begun; exec sleep 100"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert rehearsal.stdout and rehearsal.stdout.readline() == "begun\n"
+    rehearsal.send_signal(signal.SIGHUP)
+    assert rehearsal.wait(60) == 128 + signal.SIGHUP
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
