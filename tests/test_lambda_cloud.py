@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from emulators.lambda_cloud import LambdaEmulator, Machine
 from pydantic import SecretStr
 from test_lifecycle_invariants import LABEL, Invariants
 
+from infra.plan import make_plan
 from providers.account import load_account
 from providers.base import Ask, AuthError, NoCapacity, PlatformError, load_waiting
 from providers.lambda_cloud import rent
@@ -31,11 +32,12 @@ from providers.lambda_cloud.adapter import ADAPTER, LambdaOptions, regions_for
 from providers.lambda_cloud.boot import user_data
 from providers.lambda_cloud.client import Lambda, connect, log_tail
 from providers.lambda_cloud.door import Door, new_lock, token_for
-from providers.lambda_cloud.pricing import live, offers_of, query
+from providers.lambda_cloud.pricing import live, offers_of, query, rented_under
 from providers.lambda_cloud.rent import NOBODY
 from providers.lambda_cloud.resources import Instance, InstanceInputs
 from providers.native import Context
-from serving.spec import DeploymentSpec, parse_spec
+from serving.rented import from_output
+from serving.spec import DeploymentSpec, SpecError, parse_spec
 from serving.start import start_script
 from serving.tls import context as trusting
 from serving.tls import new_authority
@@ -207,6 +209,35 @@ def test_where_nothing_can_be_had_the_error_says_why_and_nothing_is_left(world: 
     with pytest.raises(NoCapacity, match=r"sold out, only in us-west-1; gpu_1x_h100_pcie: \$3\.29 an hour is above"):
         SERVER.create(context(), INPUTS.model_copy(update={"max_hourly_usd": Decimal(2)}))
     assert (world.emulator.instances, world.emulator.rulesets) == ({}, {})
+
+
+def test_what_was_rented_is_told_as_it_is_billed_and_keeps_the_day_of_its_price(world: World) -> None:
+    world.emulator.types["gpu_1x_a10"] = (129, ("us-west-1",))
+    made = SERVER.create(context(), INPUTS)
+    offer = from_output(made.outputs.offer)
+    assert offer and (offer.sku, offer.gpu, offer.region, offer.country) == (
+        "gpu_1x_h100_pcie",
+        "H100 PCIe",
+        "europe-central-1",
+        "DE",
+    )
+    assert [(rate.unit_price, rate.as_of) for rate in offer.rates] == [(Decimal("3.29"), NOW.date())]
+    later = replace(context(), now=lambda: NOW + timedelta(days=3))
+    found = SERVER.read(later, made.id, INPUTS, made.outputs)
+    assert found and found.outputs == made.outputs.model_copy(update={"status": "active"})
+    [under, other] = rented_under("shop/dev/"), rented_under("shop/other/")
+    assert under and under.sku == offer.sku and other is None
+
+
+def test_what_runs_may_go_on_and_change_while_lambda_has_no_other(world: World) -> None:
+    config = {"vllm-anywhere:provider": "lambda"}
+    SERVER.create(context(), INPUTS)
+    world.emulator.types = {name: (cents, ()) for name, (cents, _) in world.emulator.types.items()}
+    with pytest.raises(SpecError):
+        make_plan(config)
+    plan = make_plan(config, lambda _: rented_under("shop/dev/"))
+    assert (plan.offer.sku, plan.offer.region) == ("gpu_1x_a10", "europe-central-1")
+    assert any("nothing could replace it now" in note for note in plan.declared.notes)
 
 
 def test_what_sells_out_between_look_and_launch_leaves_no_rules_in_its_region(world: World) -> None:
