@@ -79,7 +79,6 @@ class Pod(Container):
     data_center_id: str | None = None
     cuda_version: str | None = None
     mounts: Mounts | None = None
-    locked: bool = False
     created_at: str = ""
     started_at: str | None = None
 
@@ -124,7 +123,6 @@ class RequestUrls(Answer):
 
     run: str = ""
     base: str = ""
-    health: str = ""
 
 
 class Endpoint(Container):
@@ -205,13 +203,6 @@ class DataCenterStock(Answer):
     availability: Availability = "NONE"
 
 
-class CudaVersion(Answer):
-    """A CUDA release of hosts with this GPU, and whether one of them is free."""
-
-    version: str
-    available: bool = False
-
-
 class MaxCount(Answer):
     """GPUs in the largest machine of a type, in each cloud; None where RunPod does not say."""
 
@@ -223,16 +214,13 @@ class GpuType(Answer):
     """One row of `GET /v2/catalog/gpus`. Stock is only there when it was asked for."""
 
     id: str
-    name: str = ""
     pool: str | None = None
-    memory: int = 0
     secure: bool = False
     community: bool = False
     price: GpuPrice = GpuPrice()
     max_count: MaxCount = MaxCount()
     availability: Availability | None = None
     data_centers: tuple[DataCenterStock, ...] = ()
-    cuda_versions: tuple[CudaVersion, ...] = ()
 
 
 def exec_form(script: str) -> str:

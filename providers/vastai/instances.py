@@ -28,7 +28,6 @@ class VastInstance(BaseModel):
     public_ipaddr: str | None = None
     ports: dict[str, Any] | None = None
     machine_id: int | None = None
-    host_id: int | None = None
     gpu_name: str | None = None
     gpu_ram: Number | None = None
     num_gpus: int | None = None

@@ -57,7 +57,6 @@ class VastOffer(BaseModel):
 
     id: int
     machine_id: int
-    host_id: int | None = None
     gpu_name: str
     num_gpus: int
     gpu_ram: Number
@@ -79,11 +78,9 @@ class VastOffer(BaseModel):
     static_ip: bool | None = None
     direct_port_count: int | None = None
     duration: Number | None = None
-    end_date: Number | None = None
     rentable: bool | None = None
     rented: bool | None = None
     external: bool | None = None
-    is_bid: bool | None = None
 
     @property
     def gpu(self) -> str:
