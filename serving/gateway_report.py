@@ -28,7 +28,9 @@ def api_text(spec: GatewaySpec) -> str:
         if price
         else "price not found"
     )
-    limit = f", at most ${spec.api_budget_usd:f} in {spec.api_budget_days} days" if spec.api_budget_usd else ""
+    limit = (
+        f", at most ${spec.api_budget_usd:f} in {spec.api_budget_days} days" if spec.api_budget_usd is not None else ""
+    )
     return f"{spec.api} {spec.model_of_api}, {tariff}{limit}"
 
 

@@ -197,6 +197,9 @@ def test_a_result_of_vllm_without_latencies_gets_them_from_its_gaps() -> None:
         ('{"duration": 1}', "--save-detailed"),
         ("{}\n{}", "a sweep"),
         ('{"duration": 1, "ttfts": [0.0], "itls": [[]], "output_lens": [0], "start_times": [0]}', "no request"),
+        ('{"duration": 1, "ttfts": [1, 2], "itls": [[1]], "output_lens": [1], "start_times": [0]}', "not a result"),
+        ('{"duration": 0, "ttfts": [1], "itls": [[1]], "output_lens": [1], "start_times": [0]}', "duration"),
+        ('{"duration": 1, "ttfts": [NaN], "itls": [[1]], "output_lens": [1], "start_times": [0]}', "ttfts"),
     ],
 )
 def test_what_cannot_be_compared_says_why(text: str, said: str) -> None:

@@ -231,6 +231,7 @@ def test_the_report_says_what_is_in_front_of_what_at_which_price() -> None:
     for words in ("own", "no charge", "$0.79 an hour, paid anyway", "price not found", "4000 tokens and more", "$5"):
         assert words in text
     assert "2026-10-24" in " ".join(api_text(asked).split())
+    assert "at most $0 in 30 days" in api_text(spec(api="anthropic", api_budget_usd="0"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serving.bench.load import Closed, Load
 from serving.bench.metrics import Figures, Summary
@@ -145,9 +145,9 @@ def read_result(text: str, name: str) -> Result:
 
 
 class _Saved(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
-    duration: float
+    duration: float = Field(gt=0)
     ttfts: list[float]
     itls: list[list[float]]
     output_lens: list[int]
@@ -155,6 +155,12 @@ class _Saved(BaseModel):
     latencies: list[float] = []
     errors: list[str | None] = []
     label: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> _Saved:
+        if len({len(column) for column in (self.start_times, self.ttfts, self.itls, self.output_lens)}) > 1:
+            raise ValueError("columns of different lengths")
+        return self
 
     def answers(self) -> list[Answer]:
         first = min(self.start_times, default=0.0)
