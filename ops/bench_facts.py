@@ -166,7 +166,7 @@ def _cost(found: Money) -> dict[str, Any]:
         "apis": [
             {
                 "name": one.api.name,
-                "usd_per_request": str(one.per_request),
+                "usd_per_request": f"{one.per_request:f}",
                 "monthly_usd": str(cents(found.against.api_monthly(one.api, found.requests_a_month))),
                 "break_even_requests": one.crossings[0].requests if one.crossings[0] else None,
                 "servers": one.crossings[0].servers if one.crossings[0] else None,
