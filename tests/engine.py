@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from background import Background
+
+from serving.tls import context
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVER = "urn:pulumi:test::vllm-anywhere::vllm-anywhere:index:Deployment$vllm-anywhere:local:Server::server"
@@ -123,11 +126,44 @@ class Project:
 
 
 def answers(outputs: dict[str, Any], key: str | None = None) -> bool:
-    """Whether the endpoint completes a request with the key."""
+    """Whether the endpoint completes a request with the key, for a client that has nothing but the outputs.
+
+    Raises:
+        httpx.HTTPError: nobody answers there, or not by the stack's own certificate authority.
+    """
     answer = httpx.post(
         f"{outputs['endpoint']}/chat/completions",
         headers={"Authorization": f"Bearer {key or outputs['api_key']}"},
         json={"model": outputs["model"], "max_tokens": 4, "messages": [{"role": "user", "content": "Say hello."}]},
-        timeout=30,
+        # Without TLS there is nothing to verify, and loading the public CAs takes longer than the request.
+        verify=context(outputs["ca_pem"]) if outputs["endpoint"].startswith("https:") else False,
+        timeout=60,
+        trust_env=False,
     )
     return answer.is_success and bool(answer.json()["choices"][0]["message"]["content"])
+
+
+@dataclass
+class Follower(Background):
+    """A client that asks again and again; where its endpoint fails it asks the one that the outputs have by then.
+
+    `served` has the endpoints that answered, `failed` each request that found nobody at either.
+    """
+
+    project: Project
+    outputs: dict[str, Any]
+    served: set[str] = field(default_factory=set[str])
+    failed: list[str] = field(default_factory=list[str])
+
+    def _run(self) -> None:
+        # Without a pause it would keep a core from the very change that it is to notice.
+        while not self._done.wait(0.05):
+            for again in (False, True):
+                try:
+                    if answers(self.outputs):
+                        self.served.add(self.outputs["endpoint"])
+                        break
+                except httpx.HTTPError as error:
+                    if again:
+                        self.failed.append(repr(error))
+                self.outputs = self.project.outputs()

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import pytest
-from engine import DEPLOYMENT, ROOT, Project
+from engine import DEPLOYMENT, ROOT, Project, answers
 
 from providers.gcp.account import open_account
 from providers.native import Context
-from serving.tls import context
 
 pytest.importorskip("pulumi_gcp", reason="the gcp extra is not installed")
 
@@ -58,19 +55,6 @@ def all_resources(project: Project) -> list[dict[str, Any]]:
     return json.loads(project.exported())["deployment"]["resources"]
 
 
-def completes(outputs: dict[str, Any]) -> bool:
-    verify: ssl.SSLContext | bool = context(outputs["ca_pem"]) if "ca_pem" in outputs else True
-    answer = httpx.post(
-        f"{outputs['endpoint']}/chat/completions",
-        headers={"Authorization": f"Bearer {outputs['api_key']}"},
-        json={"model": outputs["model"], "max_tokens": 4, "messages": [{"role": "user", "content": "Say hello."}]},
-        verify=verify,
-        timeout=30,
-        trust_env=False,
-    )
-    return answer.is_success and bool(answer.json()["choices"][0]["message"]["content"])
-
-
 @pytest.mark.slow
 def test_a_preview_without_credentials_or_project_shows_the_price_and_what_to_do(
     project: Project, cloud: Cloud
@@ -94,7 +78,7 @@ def test_a_t4_vm_serves_over_tls_and_nothing_is_left_of_it(project: Project, clo
     assert cloud.all() == []
     project.up()
     outputs = project.outputs()
-    assert completes(outputs)
+    assert answers(outputs)
     key = outputs["api_key"]
     shown = (project.exported(), json.dumps(vm(project)), (cloud.folder / "requests.jsonl").read_text())
     assert not [text for text in shown if key in text or TOKEN in text]
@@ -120,7 +104,7 @@ def test_another_machine_type_is_a_change_in_place_and_another_gpu_a_new_vm(proj
         project.config("gcp.machine_type", "g2-standard-4")
         project.up()
         assert vm(project)["instanceId"] != first
-        assert completes(project.outputs())
+        assert answers(project.outputs())
 
 
 @pytest.mark.slow
@@ -165,7 +149,7 @@ def test_doctor_and_orphans_see_the_project_and_an_imported_vm_is_kept(
         )
         project.up()
         assert vm(project)["instanceId"] == first
-        assert completes(project.outputs())
+        assert answers(project.outputs())
         assert "unchanged" in project.preview("--expect-no-changes")
         context = Context("", print, lambda _: False, lambda: 0.0, lambda: datetime.now(UTC))
         for one in held.values():
@@ -201,7 +185,7 @@ def test_a_group_serves_too(project: Project, cloud: Cloud) -> None:
     project.config("gcp.ha", "mig")
     cloud.fail(stockout=dict.fromkeys(ZONES[:2], ()))
     project.up()
-    assert completes(project.outputs())
+    assert answers(project.outputs())
     assert len(project.resources(GROUP)) == 1
     (made,) = cloud.all("Instance")
     assert made.outputs["zone"].endswith(ZONES[2])
@@ -215,7 +199,7 @@ def test_two_sold_out_zones_are_passed_within_one_up(project: Project, cloud: Cl
         project.env |= rest.environ
         project.up()
         assert vm(project)["zone"] == ZONES[2]
-        assert completes(project.outputs())
+        assert answers(project.outputs())
         asked = cloud.requests("rest POST")
         assert [one["type"].split("/")[-2] for one in asked] == ZONES
         assert cloud.all("Reservation") == []

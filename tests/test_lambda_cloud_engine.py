@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from emulators.faults import Fault, Kind
 from emulators.lambda_cloud import LambdaEmulator
-from engine import Project
-
-from serving.tls import context
+from engine import Project, answers
 
 pytestmark = pytest.mark.engine
 INSTANCE = "vllm-anywhere:lambda:Instance"
@@ -28,19 +24,6 @@ def cloud(project: Project, tmp_path: Path) -> Iterator[LambdaEmulator]:
         project.config("provider", "lambda")
         yield emulator
         assert emulator.violations == []
-
-
-def answers(outputs: dict[str, Any], key: str = "") -> bool:
-    """Whether the endpoint completes a request, with nothing but the stack's outputs."""
-    answer = httpx.post(
-        f"{outputs['endpoint']}/chat/completions",
-        headers={"Authorization": f"Bearer {key or outputs['api_key']}"},
-        json={"model": outputs["model"], "max_tokens": 4, "messages": [{"role": "user", "content": "Say hello."}]},
-        verify=context(outputs["ca_pem"]),
-        timeout=60,
-        trust_env=False,
-    )
-    return answer.is_success and bool(answer.json()["choices"])
 
 
 def test_a_deployment_is_previewed_made_rekeyed_repaired_imported_and_destroyed(

@@ -6,14 +6,12 @@ import os
 import re
 import signal
 import subprocess
-import threading
 import time
 from pathlib import Path
 
-import httpx
 import openai
 import pytest
-from engine import DEPLOYMENT, SERVER, Project, answers
+from engine import DEPLOYMENT, SERVER, Follower, Project, answers
 
 pytestmark = pytest.mark.engine
 LOCAL_SERVER = "vllm-anywhere:local:Server"
@@ -108,37 +106,15 @@ def test_replacement_keeps_the_old_server_until_the_new_one_answers(project: Pro
     """A client that reads the outputs again when its endpoint is gone sees no failed request."""
     project.up()
     first = project.outputs()
-    failed: list[str] = []
-    served: set[str] = set()
-    done = threading.Event()
-
-    def hammer() -> None:
-        current = first
-        while not done.is_set():
-            for attempt in range(2):
-                try:
-                    if answers(current):
-                        served.add(current["endpoint"])
-                        break
-                except httpx.HTTPError as error:
-                    if attempt:
-                        failed.append(repr(error))
-                current = project.outputs()
-
-    client = threading.Thread(target=hammer)
-    client.start()
-    try:
+    with Follower(project, first) as client:
         project.config("model.max_len", "4096")
         project.up()
         second = project.outputs()
         deadline = time.monotonic() + 30
-        while second["endpoint"] not in served and time.monotonic() < deadline:
+        while second["endpoint"] not in client.served and time.monotonic() < deadline:
             time.sleep(0.05)
-    finally:
-        done.set()
-        client.join()
-    assert failed == []
-    assert served == {first["endpoint"], second["endpoint"]}
+    assert client.failed == []
+    assert client.served == {first["endpoint"], second["endpoint"]}
     assert first["endpoint"] != second["endpoint"]
     assert len(project.servers()) == 1
 

@@ -6,16 +6,14 @@ Containers are real llama.cpp servers behind the guard that was deployed. Nothin
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from emulators.faults import Fault, Kind
 from emulators.modal import ModalEmulator
 from emulators.modal.emulator import RPC, TOKEN
-from engine import DEPLOYMENT, Project, answers
+from engine import DEPLOYMENT, Follower, Project, answers
 
 from providers.base import PLATFORMS
 
@@ -99,31 +97,10 @@ def test_another_model_is_another_app_and_the_old_one_serves_until_it_answers(
     project: Project, modal: ModalEmulator
 ) -> None:
     project.up()
-    first = project.outputs()
-    failed: list[str] = []
-    done = threading.Event()
-
-    def hammer() -> None:
-        current = first
-        while not done.is_set():
-            for attempt in range(2):
-                try:
-                    if answers(current):
-                        break
-                except httpx.HTTPError as error:
-                    if attempt:
-                        failed.append(repr(error))
-                current = project.outputs()
-
-    client = threading.Thread(target=hammer)
-    client.start()
-    try:
+    with Follower(project, project.outputs()) as client:
         project.config("model.max_len", "4096")
         project.up()
-    finally:
-        done.set()
-        client.join()
-    assert failed == []
+    assert client.failed == []
     assert names(modal) == [f"{NAME}-2"]
     assert answers(project.outputs())
     assert len(modal.workspace.volumes) == 1
