@@ -9,13 +9,14 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from rich.text import Text
 
+from ops.arguments import amount, count, positive
 from ops.bench_charts import BenchChart, spread_chart, sweep_charts
 from ops.bench_client import BenchClient, Endpoint
 from ops.bench_cold import Replaced, replace_server
@@ -50,23 +51,25 @@ def add_bench(commands: Any) -> None:
     where.add_argument("-s", "--stack", default="local", help="the Pulumi stack (default: local)")
     add_url_options(where)
     where.add_argument("--model", default="", help="the model to ask for (default: what the endpoint serves)")
-    where.add_argument("--hourly", type=_usd, metavar="USD", help="what it costs an hour (default: the stack's price)")
+    where.add_argument(
+        "--hourly", type=amount, metavar="USD", help="what it costs an hour (default: the stack's price)"
+    )
     load = parser.add_argument_group("load")
     presets = "; ".join(f"{name}: {preset.about}" for name, preset in PRESETS.items())
     load.add_argument("--preset", choices=PRESETS, default=DEFAULT, help=f"a protocol; options change it ({presets})")
-    load.add_argument("--requests", type=_count, metavar="N", help="how many requests")
-    load.add_argument("--duration", type=_positive, metavar="S", help="stop sending after S seconds")
-    load.add_argument("--concurrency", type=_count, metavar="N", help="closed loop: so many at a time")
-    load.add_argument("--rate", type=_positive, metavar="R", help="open loop: R requests a second, answered or not")
+    load.add_argument("--requests", type=count, metavar="N", help="how many requests")
+    load.add_argument("--duration", type=positive, metavar="S", help="stop sending after S seconds")
+    load.add_argument("--concurrency", type=count, metavar="N", help="closed loop: so many at a time")
+    load.add_argument("--rate", type=positive, metavar="R", help="open loop: R requests a second, answered or not")
     load.add_argument("--arrivals", choices=("poisson", "constant"), default="poisson", help="of an open loop")
     load.add_argument("--sweep", nargs="?", const="concurrency", choices=("concurrency", "rate"), help="to saturation")
-    load.add_argument("--max-load", type=_positive, default=SWEEP_MOST, metavar="N", help="a sweep's highest load")
+    load.add_argument("--max-load", type=positive, default=SWEEP_MOST, metavar="N", help="a sweep's highest load")
     load.add_argument("--warmup", type=int, metavar="N", help="requests before that don't count (default: one each)")
-    load.add_argument("--timeout", type=_positive, default=600.0, metavar="S", help="for one answer (default: 600)")
+    load.add_argument("--timeout", type=positive, default=600.0, metavar="S", help="for one answer (default: 600)")
     ask = parser.add_argument_group("requests")
-    ask.add_argument("--input-tokens", type=_count, metavar="N", help="synthetic prompts of exactly N tokens")
+    ask.add_argument("--input-tokens", type=count, metavar="N", help="synthetic prompts of exactly N tokens")
     ask.add_argument("--dataset", type=Path, metavar="FILE", help="prompts from a ShareGPT file")
-    ask.add_argument("--output-tokens", type=_count, metavar="N", help="longest answer")
+    ask.add_argument("--output-tokens", type=count, metavar="N", help="longest answer")
     ask.add_argument(
         "--ignore-eos",
         action=argparse.BooleanOptionalAction,
@@ -81,8 +84,8 @@ def add_bench(commands: Any) -> None:
         choices=("asleep", "replace"),
         help="time the first answer from scale-to-zero, or of a fresh server that `pulumi up` makes",
     )
-    cold.add_argument("--idle", type=_positive, default=0.0, metavar="S", help="wait first, so that it falls asleep")
-    cold.add_argument("--cold-timeout", type=_positive, default=1800.0, metavar="S", help="give up after (1800)")
+    cold.add_argument("--idle", type=positive, default=0.0, metavar="S", help="wait first, so that it falls asleep")
+    cold.add_argument("--cold-timeout", type=positive, default=1800.0, metavar="S", help="give up after (1800)")
     cold.add_argument("--yes", action="store_true", help="do replace the server")
     judge = parser.add_argument_group("verdict and money")
     judge.add_argument("--slo", type=Path, metavar="FILE", help="objectives; the report ends in go or no-go")
@@ -92,8 +95,8 @@ def add_bench(commands: Any) -> None:
     )
     judge.add_argument("--api", default="", metavar="NAME", help="compare with APIs with NAME in their name")
     judge.add_argument("--apis", type=Path, metavar="FILE", help="CSV of more API prices; its rows win")
-    judge.add_argument("--monthly-requests", type=_count, metavar="N", help="the real load, for what is saved a month")
-    judge.add_argument("--peak", type=_usd, default=Decimal(4), metavar="N", help="busiest over mean traffic (4)")
+    judge.add_argument("--monthly-requests", type=count, metavar="N", help="the real load, for what is saved a month")
+    judge.add_argument("--peak", type=amount, default=Decimal(4), metavar="N", help="busiest over mean traffic (4)")
     out = parser.add_argument_group("output")
     out.add_argument("--save", type=Path, metavar="FILE", help="the result, with `vllm bench serve`'s field names")
     out.add_argument("--label", default="", help="a name for the run, kept in the result")
@@ -312,26 +315,6 @@ def _raise_open_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text}: a whole number above 0")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    return float(_usd(text))
-
-
-def _usd(text: str) -> Decimal:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        value = Decimal(0)
-    if not value.is_finite() or value <= 0:
-        raise argparse.ArgumentTypeError(f"{text}: a number above 0")
-    return value
 
 
 def _share(text: str) -> float:

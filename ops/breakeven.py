@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from ops.arguments import amount, finite
 from ops.breakeven_report import facts, report, svg
 from ops.spec import add_spec_options, asked_spec
 from ops.stack import OpsError
@@ -41,7 +42,7 @@ def add_breakeven(commands: Any, parents: Sequence[argparse.ArgumentParser] = ()
     )
     parser.add_argument(
         "--tokens-per-s",
-        type=_rate,
+        type=amount,
         metavar="N",
         help=f"answer tokens a second of one server, all its requests together (default: {OBSERVED_TOKENS_PER_S})",
     )
@@ -137,33 +138,16 @@ def _write(path: Path, text: str) -> None:
 
 
 def _amount(text: str) -> Decimal:
-    value = _decimal(text)
+    value = finite(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text}: US dollars, such as 248 or 19.90")
     return value
 
 
-def _rate(text: str) -> Decimal:
-    value = _decimal(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text}: a number above 0")
-    return value
-
-
 def _peak(text: str) -> Decimal:
-    value = _decimal(text)
+    value = finite(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: 1 for even traffic, or more")
-    return value
-
-
-def _decimal(text: str) -> Decimal:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise argparse.ArgumentTypeError(f"{text}: not a number") from None
-    if not value.is_finite():
-        raise argparse.ArgumentTypeError(f"{text}: not a number")
     return value
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from ops.arguments import count
 from ops.compare_view import legend, tables
 from ops.spec import add_spec_options, asked_spec
 from ops.stack import OpsError
@@ -46,19 +47,13 @@ def add_compare(commands: Any) -> None:
     parser.add_argument("--platform", help="only offers of this platform")
     parser.add_argument("--fits", action="store_true", help="leave out what can't be taken, and why")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--top", type=_count, metavar="N", help="at most N offers")
+    length.add_argument("--top", type=count, metavar="N", help="at most N offers")
     length.add_argument("--all", action="store_true", help="a row for every offer, as --json and --csv have it")
     parser.add_argument("--offline", action="store_true", help="dated prices only: the same answer every time")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document, for programs")
     form.add_argument("--csv", action="store_true", help="comma-separated, for spreadsheets")
     parser.set_defaults(run=compare)
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of rows")
-    return int(text)
 
 
 def compare(args: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from ops.arguments import positive
 from ops.backend import projects, stack_names
 from ops.parallel import ask_all
 from ops.spec import add_spec_options, asked_spec
@@ -49,7 +50,7 @@ def add_doctor(commands: Any) -> None:
     parser = commands.add_parser("doctor", help="is everything there that `up` needs: keys, money, stock, this machine")
     parser.add_argument("platforms", nargs="*", metavar="PLATFORM", help="only these (default: all that have a key)")
     add_spec_options(parser)
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="seconds for all of it together")
+    parser.add_argument("--timeout", type=positive, default=TIMEOUT_S, metavar="S", help="seconds for all of it")
     parser.add_argument("--json", action="store_true", help="one JSON document, for programs")
     parser.set_defaults(run=doctor)
 

@@ -22,6 +22,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from ops.arguments import positive
 from ops.backend import Backend, projects, read_backend, stack_names
 from ops.parallel import ask_all
 from ops.stack import OpsError, Run
@@ -72,7 +73,7 @@ def add_orphans(commands: Any) -> None:
     parser.add_argument("--label", default="", metavar="PREFIX", help="only labels that begin so: project/stack/")
     parser.add_argument("--destroy", action="store_true", help="destroy them, after one question")
     parser.add_argument("--yes", action="store_true", help="don't ask; what is of no stack here then needs --label")
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="seconds for all lists together")
+    parser.add_argument("--timeout", type=positive, default=TIMEOUT_S, metavar="S", help="seconds for all the lists")
     parser.add_argument("--json", action="store_true", help="one JSON document, for programs")
     parser.set_defaults(run=orphans)
 
@@ -105,7 +106,7 @@ def orphans(
     if args.json:
         show_json(_facts(found, destroyed))
     elif destroyed:
-        print(_told(destroyed), file=sys.stdout)
+        print(_told(destroyed))
     left = [one for one in (*found.orphans, *found.unfinished) if destroyed.get(one, "left")]
     return 1 if left or found.unanswered else 0
 

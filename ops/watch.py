@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.live import Live
 
+from ops.arguments import positive
 from ops.backend import backend_url, stack_names
 from ops.stack import OpsError, Run, Stack, add_stacks
 from ops.text import short_path
@@ -42,11 +43,11 @@ def add_watch(commands: Any) -> None:
     add_url_options(parser)
     parser.add_argument("--model", default="", help="of --url: the model to ask (default: what it serves)")
     parser.add_argument("--once", action="store_true", help="one look; exits 1 unless all is well")
-    parser.add_argument("--interval", type=_positive, default=60.0, metavar="S", help="seconds between requests (60)")
+    parser.add_argument("--interval", type=positive, default=60.0, metavar="S", help="seconds between requests (60)")
     parser.add_argument(
-        "--look-every", type=_positive, default=600.0, metavar="S", help="seconds between looks at everything (600)"
+        "--look-every", type=positive, default=600.0, metavar="S", help="seconds between looks at everything (600)"
     )
-    parser.add_argument("--slow-ms", type=_positive, metavar="MS", help="a later first token is a finding")
+    parser.add_argument("--slow-ms", type=positive, metavar="MS", help="a later first token is a finding")
     parser.add_argument("--cheaper", type=_share, default=Decimal("0.20"), metavar="%", help="worth saying from (20)")
     parser.add_argument("--wake", action="store_true", help="ask sleeping workers too, which is billed")
     parser.add_argument("--heal", action="store_true", help="repair what may be, destroy what has outlived its time")
@@ -286,16 +287,6 @@ def _told_to_end() -> Generator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return value
-
-
 def _share(text: str) -> Decimal:
     """Per cent as a share of 1."""
     if not text.isdigit():
@@ -304,4 +295,4 @@ def _share(text: str) -> Decimal:
 
 
 def _minutes(text: str) -> timedelta:
-    return timedelta(minutes=0 if text == "0" else _positive(text))
+    return timedelta(minutes=0 if text == "0" else positive(text))

@@ -244,7 +244,18 @@ def test_what_does_not_go_together_is_said_before_anything_is_sent(args: Sequenc
         run(*args)
 
 
-@pytest.mark.parametrize("wrong", [("--requests", "0"), ("--rate", "-1"), ("--hourly", "x"), ("--max-error-rate", "2")])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--requests", "0"),
+        ("--requests", "\N{SUPERSCRIPT TWO}"),
+        ("--rate", "-1"),
+        ("--timeout", "nan"),
+        ("--idle", "1e999"),
+        ("--hourly", "x"),
+        ("--max-error-rate", "2"),
+    ],
+)
 def test_wrong_numbers_are_wrong_usage(wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run(*wrong)

@@ -283,7 +283,7 @@ def test_compare_fits_its_width_and_breaks_no_word(
     ("argv", "says"),
     [
         (("--platform", "aws"), "nothing is known of a platform aws; there are gcp"),
-        (("--top", "0"), "no number of rows"),
+        (("--top", "0"), "a whole number above 0"),
     ],
 )
 def test_compare_refuses_a_platform_or_count_that_means_nothing(
