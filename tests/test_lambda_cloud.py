@@ -425,14 +425,20 @@ def test_sold_out_in_the_wanted_place_is_said_with_the_types(world: World) -> No
 def test_the_account_knows_what_carries_our_label_and_gives_it_back(world: World) -> None:
     SERVER.create(context(), INPUTS)
     account = load_account("lambda")(5.0)
-    holdings = account.holdings(())
-    assert [(one.kind, one.label, one.hourly_usd) for one in holdings] == [
-        ("instance", LABEL, Decimal("1.29")),
-        ("firewall rules", LABEL, Decimal(0)),
-    ]
-    for holding in holdings:
-        account.release(context(), holding)
+    [instance] = account.holdings(())
+    assert (instance.kind, instance.label, instance.hourly_usd) == ("instance", LABEL, Decimal("1.29"))
+    account.release(context(), instance)
     assert (world.emulator.instances, world.emulator.rulesets) == ({}, {})
+
+
+def test_firewall_rules_are_left_over_only_where_no_instance_has_them(world: World) -> None:
+    made = SERVER.create(context(), INPUTS)
+    del world.emulator.instances[made.id]
+    account = load_account("lambda")(5.0)
+    [rules] = account.holdings(())
+    assert (rules.kind, rules.label, rules.hourly_usd) == ("firewall rules", LABEL, Decimal(0))
+    account.release(context(), rules)
+    assert world.emulator.rulesets == {}
 
 
 # The instance's side

@@ -36,7 +36,9 @@ class LambdaAccount:
 
     def holdings(self, stacks: Collection[str]) -> list[Holding]:
         instances = [one for one in self._cloud.instances() if is_label(one.label)]
-        rules = [one for one in self._cloud.rulesets() if one.label]
+        # What an instance needs goes with it; no state has an id of its rules.
+        served = {one.label for one in instances}
+        rules = [one for one in self._cloud.rulesets() if one.label and one.label not in served]
         return [
             *(Holding("instance", one.id, one.label, one.status, one.instance_type.hourly_usd) for one in instances),
             *(Holding("firewall rules", one.id, one.label, "", Decimal(0)) for one in rules),
@@ -44,8 +46,7 @@ class LambdaAccount:
 
     def release(self, context: Context, holding: Holding) -> None:
         if holding.kind == "instance":
-            # Its rules are a holding of their own.
-            give_back(self._cloud, context, holding.id, "")
+            give_back(self._cloud, context, holding.id, holding.label)
         else:
             drop_rules(self._cloud, context, holding.id)
 
