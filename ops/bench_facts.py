@@ -16,8 +16,9 @@ from ops.bench_cold import Replaced
 from ops.bench_run import Run
 from ops.bench_target import Target
 from ops.bench_view import Shown, lag_note
+from ops.breakeven import read_apis
 from ops.stack import OpsError
-from serving.apis import ApiModel, ApiTableError, api_models
+from serving.apis import ApiModel
 from serving.bench.metrics import Figures
 from serving.bench.money import Money, money, saved
 from serving.bench.record import Goodput
@@ -181,10 +182,7 @@ def _without_requests(whole: dict[str, Any]) -> dict[str, Any]:
 
 
 def _apis(path: Path | None, name: str) -> tuple[ApiModel, ...]:
-    try:
-        known = api_models(path.read_text(encoding="utf-8") if path else None)
-    except (OSError, UnicodeError, ApiTableError) as error:
-        raise OpsError(f"the table of API prices {path} can't be used: {error}") from None
+    known = read_apis(path)
     found = [api for api in known if name.lower() in api.name.lower()]
     if not found:
         raise OpsError(f"--api {name}: there are {', '.join(dict.fromkeys(api.name for api in known))}")

@@ -106,6 +106,18 @@ def fitting_offers(spec: DeploymentSpec, platform: str = "") -> tuple[Offer, ...
     return tuple(candidate.offer for candidate in candidates if candidate.ok and candidate.priced)
 
 
+def read_apis(path: Path | None) -> tuple[ApiModel, ...]:
+    """The APIs whose prices are known, with those of a user's table.
+
+    Raises:
+        OpsError: the table can't be read, or is wrong.
+    """
+    try:
+        return api_models(path.read_text(encoding="utf-8") if path else None)
+    except (OSError, UnicodeError, ApiTableError) as error:
+        raise OpsError(f"the table of API prices {path} can't be used: {error}") from None
+
+
 def _with_tokens(spec: DeploymentSpec, args: argparse.Namespace) -> DeploymentSpec:
     asked = {"input_tokens": args.input_tokens, "output_tokens": args.output_tokens}
     changed = {name: tokens for name, tokens in asked.items() if tokens is not None}
@@ -113,14 +125,7 @@ def _with_tokens(spec: DeploymentSpec, args: argparse.Namespace) -> DeploymentSp
 
 
 def _apis(args: argparse.Namespace, input_tokens: int) -> list[ApiModel]:
-    text = None
-    try:
-        if args.apis:
-            text = args.apis.read_text(encoding="utf-8")
-        known = api_models(text)
-    except (OSError, UnicodeError, ApiTableError) as error:
-        raise OpsError(f"the table of API prices {args.apis} can't be used: {error}") from None
-    priced = [api for api in known if api.takes(input_tokens)]
+    priced = [api for api in read_apis(args.apis) if api.takes(input_tokens)]
     wanted = [name.lower() for name in args.api]
     chosen = [api for api in priced if not wanted or any(name in api.name.lower() for name in wanted)]
     if not chosen:
