@@ -28,11 +28,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 
+from serving import NAMESPACE
 from serving.offers import Offer
 from serving.spec import Problem
 from serving.tables import rows as rows_of
 
-KEY = "vllm-anywhere:placement.regions"
+KEY = f"{NAMESPACE}:placement.regions"
 
 # A group -> the wider groups that hold all of it.
 _WIDER = {

@@ -84,11 +84,6 @@ def snapshot_offers(prices: Iterable[Price], platform: str = "", gpu_count: int 
     )
 
 
-def rate_of(price: Price, quantity: Decimal | None = None) -> Rate:
-    """A price as an offer's rate: `quantity` units a server, or what the spec says."""
-    return _rate(price, quantity)
-
-
 class _Shelf:
     """Prices by what a machine asks for, and the rates that were made of them."""
 
@@ -138,7 +133,7 @@ class _Shelf:
         made = self._rates.get(key)
         if made is None:
             sleeps = machine.kind in BASED_ON_USE
-            made = self._rates[key] = _rate(best, quantity, machine.factor, machine.note, sleeps, sustained)
+            made = self._rates[key] = rate_of(best, quantity, machine.factor, machine.note, sleeps, sustained)
         return made
 
 
@@ -161,14 +156,15 @@ def _offers(machine: Machine, gpu_count: int, shelf: _Shelf) -> Iterator[Offer]:
         )
 
 
-def _rate(
+def rate_of(
     price: Price,
-    quantity: Decimal | None,
+    quantity: Decimal | None = None,
     factor: Decimal = Decimal(1),
     note: str = "",
     sleeps: bool = False,
     sustained_use: bool = False,
 ) -> Rate:
+    """A price as an offer's rate: `quantity` units a server, None for what the spec says; `sleeps` with its worker."""
     return Rate(
         meter=price.meter,
         unit=price.unit,
