@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from ops.stack import OpsError, Stack
+from providers.proxies import heeded_for
 from providers.shared.endpoint import trust
 
 Message = Mapping[str, str]
@@ -44,13 +45,12 @@ class ChatClient:
 
     def __init__(self, endpoint: str, key: str, ca_pem: str = "", transport: httpx.BaseTransport | None = None) -> None:
         self._endpoint = endpoint
-        local = httpx.URL(endpoint).host in ("127.0.0.1", "localhost", "::1")
         self._http = httpx.Client(
             transport=transport,
             verify=trust(ca_pem),
             timeout=_TIMEOUT,
             headers={"Authorization": f"Bearer {key}"},
-            trust_env=not local,
+            trust_env=heeded_for(endpoint),
         )
 
     @classmethod

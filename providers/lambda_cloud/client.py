@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from providers.account import is_label
 from providers.base import AuthError, CreateUncertain, NoCapacity, PlatformError
+from providers.proxies import heeded_for
 
 PLATFORM = "lambda"
 URL = "https://cloud.lambda.ai/api/v1"
@@ -151,8 +152,7 @@ class Lambda:
             transport=transport,
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
             headers={"Authorization": f"Bearer {key}"},
-            # A proxy for the outside must not be asked for this machine's own servers.
-            trust_env=httpx.URL(url).host not in ("127.0.0.1", "localhost"),
+            trust_env=heeded_for(url),
         )
 
     def types(self) -> dict[str, Offered]:

@@ -13,6 +13,7 @@ import httpx
 
 from providers.account import Balance, Check, Holding, is_label, label_from
 from providers.native import Context
+from providers.proxies import heeded_for
 from providers.runpod import answers
 from providers.runpod.answers import Answer
 from providers.runpod.client import Forbidden, Refused, RunPod, Urls, connect, key_from, urls_from
@@ -165,11 +166,12 @@ def ask_balance(
 
     REST v2 has neither. GraphQL, which is being retired, still has: `myself { clientBalance currentSpendPerHr }`.
     """
-    local = httpx.URL(urls.api).host in ("127.0.0.1", "localhost", "::1")
     headers = {"Authorization": f"Bearer {key}", "User-Agent": f"vllm-anywhere/{VERSION}"}
     query = {"query": "query { myself { clientBalance currentSpendPerHr } }"}
     try:
-        with httpx.Client(transport=transport, headers=headers, timeout=timeout_s, trust_env=not local) as http:
+        with httpx.Client(
+            transport=transport, headers=headers, timeout=timeout_s, trust_env=heeded_for(urls.api)
+        ) as http:
             answer = http.post(f"{urls.api}/graphql", json=query)
         myself = json.loads(answer.text, parse_float=Decimal)["data"]["myself"]
         return Decimal(myself["clientBalance"]), Decimal(myself["currentSpendPerHr"] or 0)

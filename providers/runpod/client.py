@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from providers.base import AuthError, CreateUncertain, NoCapacity, PlatformError
+from providers.proxies import heeded_for
 from providers.runpod.answers import Answer, Endpoint, GpuType, Named, NetworkVolume, Pod, Worker
 from serving import VERSION
 
@@ -106,8 +107,7 @@ class RunPod:
             timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s)),
             # Without a User-Agent of its own a client may meet Cloudflare's error 1010 instead of the API.
             headers={"Authorization": f"Bearer {key}", "User-Agent": f"vllm-anywhere/{VERSION}"},
-            # A proxy for the outside must not be asked for this machine's own servers.
-            trust_env=httpx.URL(self.urls.api).host not in ("127.0.0.1", "localhost", "::1"),
+            trust_env=heeded_for(self.urls.api),
         )
 
     def close(self) -> None:

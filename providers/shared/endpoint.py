@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from providers.proxies import heeded_for
+
 _PROMPT = "Say hello."
 _MAX_TOKENS = 8
 # Longer than RunPod's proxy waits (100 s), so that its own 524 is what gets reported.
@@ -43,8 +45,7 @@ class Endpoint:
             verify=trust(ca_pem),
             timeout=_TIMEOUT,
             headers={"Authorization": f"Bearer {key}"},
-            # A proxy for the outside must not be asked for this machine's own servers.
-            trust_env=httpx.URL(url).host not in ("127.0.0.1", "localhost", "::1"),
+            trust_env=heeded_for(url),
         )
 
     def models(self) -> list[str]:

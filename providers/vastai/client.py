@@ -23,6 +23,7 @@ import httpx
 from pydantic import ValidationError
 
 from providers.base import AuthError, CreateUncertain, NoCapacity, PlatformError
+from providers.proxies import heeded_for
 from providers.vastai.instances import VastInstance
 
 URL = "https://console.vast.ai"
@@ -107,8 +108,7 @@ class Vast:
             transport=transport,
             timeout=timeout,
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            # A proxy for the outside must not be asked for this machine's own servers.
-            trust_env=httpx.URL(url).host not in ("127.0.0.1", "localhost", "::1"),
+            trust_env=heeded_for(url),
         )
 
     def search(self, query: Mapping[str, Any]) -> list[Any]:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import httpx
 
+from providers.proxies import heeded_for
+
 _TIMEOUT = httpx.Timeout(5.0)
 
 
@@ -19,8 +21,9 @@ def answers(ca_pem: str) -> Callable[[str], bool]:
 
     def ask(address: str) -> bool:
         try:
-            with httpx.Client(verify=verify, timeout=_TIMEOUT, trust_env=not address.startswith("127.")) as http:
-                return http.get(f"{scheme}://{address}/health").status_code == httpx.codes.OK.value
+            url = f"{scheme}://{address}"
+            with httpx.Client(verify=verify, timeout=_TIMEOUT, trust_env=heeded_for(url)) as http:
+                return http.get(f"{url}/health").status_code == httpx.codes.OK.value
         except httpx.HTTPError:
             return False
 
