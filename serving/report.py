@@ -8,10 +8,6 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console, RenderableType
-from rich.table import Table
-
 from serving.cost import BASED_ON_USE
 from serving.lines import CostLine, Estimate, Span, cents, usd
 from serving.offers import Offer, Rate
@@ -19,6 +15,10 @@ from serving.quote import Quote, Running, Unread
 from serving.spec import HOURS_PER_MONTH
 
 if TYPE_CHECKING:
+    # Rich loads where it draws: by then Pulumi's engine is at work, and a preview doesn't wait for it.
+    from rich.console import RenderableType
+    from rich.table import Table
+
     from serving.rank import Candidate
 
 WIDTH = 76
@@ -88,6 +88,8 @@ def _line_text(line: CostLine, source: str) -> str:
 
 
 def _facts(rows: Iterator[tuple[str, str]]) -> Table:
+    from rich.table import Table
+
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -160,6 +162,9 @@ def _terms(offer: Offer) -> Iterator[str]:
 
 
 def _cost_table(estimate: Estimate) -> Table:
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_footer=True)
     table.add_column("cost", footer="total", no_wrap=True)
     table.add_column("quantity", justify="right")
@@ -173,7 +178,7 @@ def _cost_table(estimate: Estimate) -> Table:
 
 
 def _hourly(estimate: Estimate) -> str:
-    return dollars(estimate.monthly / HOURS_PER_MONTH)
+    return dollars(estimate.hourly)
 
 
 def _total(estimate: Estimate) -> str:
@@ -310,6 +315,8 @@ def signed(amount: Decimal) -> str:
 
 def render(parts: Sequence[RenderableType], width: int = WIDTH) -> str:
     """Renderables as plain text without trailing blanks."""
+    from rich.console import Console
+
     console = Console(
         file=io.StringIO(),
         width=width,
