@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from emulators.lambda_cloud import LambdaEmulator
 from emulators.modal import ModalEmulator
 from emulators.runpod import RunPodEmulator
 from emulators.runpod.emulator import KEY
@@ -93,6 +94,15 @@ def vastai(project: Project, stack: ExitStack) -> Site:
     return Site("vastai", {}, take, lambda: [str(id) for id in cloud.instances], env, own_ca=True)
 
 
+def lambda_cloud(project: Project, stack: ExitStack) -> Site:
+    cloud = stack.enter_context(LambdaEmulator(project.folder / "cloud"))
+
+    def left() -> list[str]:
+        return [id for id, one in cloud.instances.items() if one.status != "terminated"]
+
+    return Site("lambda", {}, lambda: cloud.become(left()[0], "terminated"), left, DATED | cloud.env(), own_ca=True)
+
+
 def gcp(project: Project, stack: ExitStack) -> Site:
     pytest.importorskip("pulumi_gcp", reason="the gcp extra is not installed")
     double, rest = (importlib.import_module(f"tests.doubles.gcp.{name}") for name in ("cloud", "rest"))
@@ -122,7 +132,7 @@ def modal(project: Project, stack: ExitStack) -> Site:
     return site
 
 
-PLATFORMS = [local, runpod, serverless, vastai, gcp, modal]
+PLATFORMS = [local, runpod, serverless, vastai, lambda_cloud, gcp, modal]
 
 
 @pytest.fixture
@@ -205,7 +215,7 @@ def test_every_command_works_on_what_is_up_and_finds_what_is_left(
 
 @pytest.mark.parametrize(
     "site",
-    [runpod, *(pytest.param(one, marks=pytest.mark.slow) for one in (serverless, vastai, gcp, modal))],
+    [runpod, *(pytest.param(one, marks=pytest.mark.slow) for one in (serverless, vastai, lambda_cloud, gcp, modal))],
     indirect=True,
     ids=lambda stage: stage.__name__,
 )
