@@ -237,11 +237,15 @@ def asked(outputs: Mapping[str, Any], stream: bool = False, **more: Any) -> tupl
 
 @dataclass
 class Load:
-    """Clients that ask without a pause, half of them streaming. `failed` has every request that wasn't answered."""
+    """Clients that ask again and again, half of them streaming. `failed` has every request that wasn't answered.
+
+    Without `pause_s` they would keep a core from the very change that they are to notice.
+    """
 
     outputs: Mapping[str, Any]
     clients: int = 4
     expect: str = "".join(WORDS)
+    pause_s: float = 0.05
     failed: list[str] = field(default_factory=list[str])
     served: list[str] = field(default_factory=list[str])
 
@@ -258,7 +262,7 @@ class Load:
             thread.join()
 
     def _run(self, stream: bool) -> None:
-        while not self._done.is_set():
+        while not self._done.wait(self.pause_s):
             try:
                 said, server = asked(self.outputs, stream, max_tokens=4)
             except (AssertionError, httpx.HTTPError) as error:

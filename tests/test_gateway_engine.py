@@ -127,7 +127,7 @@ def test_no_request_fails_when_a_server_dies_under_load_and_it_is_used_again_whe
     for server in stage.servers:
         # So that there is always a stream under way.
         server.pause_s = 0.03
-    with Load(out) as load:
+    with Load(out, pause_s=0) as load:
         load.reaches("cheap")
         stage.cheap.kill()
         load.reaches("dear")
