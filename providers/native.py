@@ -127,8 +127,11 @@ class NativeResource(ABC, Generic[I, O]):
         """Outputs (snake_case) that a change of those inputs in place leaves as they are: preview shows them."""
         return frozenset()
 
-    def delete_before_replace(self, old: I, new: Mapping[str, Any]) -> bool:
-        """Whether the old one has to go first. False keeps it serving until the new one is ready."""
+    def delete_before_replace(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+        """Whether the old one has to go first, by the inputs of both under their snake_case names.
+
+        False keeps it serving until the new one is ready.
+        """
         return False
 
     def preview(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:

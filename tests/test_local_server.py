@@ -185,10 +185,10 @@ def test_deleting_what_never_was_is_success(machine: LocalMachine) -> None:
 
 
 def test_only_a_port_of_your_own_makes_the_old_server_go_first() -> None:
-    fixed = inputs().model_copy(update={"port": 8000})
-    assert Server().delete_before_replace(fixed, {"port": 8000})
+    fixed = {"port": 8000}
+    assert Server().delete_before_replace(fixed, fixed)
     assert not Server().delete_before_replace(fixed, {"port": 8001})
-    assert not Server().delete_before_replace(inputs(), {"port": 0})
+    assert not Server().delete_before_replace({"port": 0}, {"port": 0})
 
 
 LLAMA = """# HELP llamacpp:prompt_tokens_total Number of prompt tokens processed.

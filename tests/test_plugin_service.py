@@ -48,8 +48,8 @@ class Box(NativeResource[BoxInputs, BoxOutputs]):
     def check(self, inputs: Any) -> list[Failure]:
         return [Failure("size", "more than nothing")] if inputs.get("size", 1) <= 0 else []
 
-    def delete_before_replace(self, old: BoxInputs, new: Any) -> bool:
-        return old.colour == "red"
+    def delete_before_replace(self, old: Any, new: Any) -> bool:
+        return old["colour"] == "red"
 
     def preview(self, inputs: Any) -> dict[str, Any]:
         return {"weight": 7}
@@ -230,6 +230,13 @@ def test_ignored_changes_are_not_in_the_diff(provider: Provider) -> None:
 def test_delete_before_replace_is_only_said_of_a_replacement(provider: Provider) -> None:
     assert diff(provider, {"size": 3, "colour": "red"}, {"size": 4, "colour": "red"}).deleteBeforeReplace
     assert not diff(provider, {"size": 3, "colour": "red"}, {"size": 3, "colour": "blue"}).deleteBeforeReplace
+
+
+def test_a_replacement_of_what_another_version_made_is_diffed_without_a_word_of_its_secrets(
+    provider: Provider,
+) -> None:
+    answer = diff(provider, {"size": 3, "colour": "red", "token": "sk-of-then"}, {"size": 4, "colour": "red"})
+    assert answer.deleteBeforeReplace and "sk-of-then" not in str(answer)
 
 
 def test_preview_shows_known_outputs_and_marks_the_others(provider: Provider) -> None:

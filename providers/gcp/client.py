@@ -18,7 +18,6 @@ from providers.gcp.auth import Identity, identity
 from providers.gcp.errors import refusal
 from providers.gcp.quotas import Quota, Quotas
 
-LABEL = "managed-by"
 ENDPOINTS: Mapping[str, tuple[str, str]] = {
     "compute": ("GOOGLE_COMPUTE_CUSTOM_ENDPOINT", "https://compute.googleapis.com/compute/v1/"),
     "serviceusage": ("GOOGLE_SERVICE_USAGE_CUSTOM_ENDPOINT", "https://serviceusage.googleapis.com/v1/"),

@@ -86,9 +86,9 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
         # vLLM's guard takes new keys while it serves; llama.cpp knows those that it was started with.
         return changed & frozenset(_KEYS) if new.get("engine") == "vllm" else frozenset()
 
-    def delete_before_replace(self, old: ServerInputs, new: Mapping[str, Any]) -> bool:
+    def delete_before_replace(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
         # A port that the user has fixed can't be listened on twice.
-        return bool(old.port) and old.port == new.get("port")
+        return bool(old.get("port")) and old.get("port") == new.get("port")
 
     def create(self, context: Context, inputs: ServerInputs) -> Created[ServerOutputs]:
         machine = _machine()

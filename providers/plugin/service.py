@@ -160,9 +160,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             detailedDiff={key: _property_diff(key, key in replaces, olds, news) for key in changed},
             hasDetailedDiff=True,
             deleteBeforeReplace=bool(replaces)
-            and resource.delete_before_replace(
-                resource.inputs.model_validate(dict(olds)), _by_field(resource.inputs, news)
-            ),
+            and resource.delete_before_replace(_by_field(resource.inputs, olds), _by_field(resource.inputs, news)),
         )
 
     def Create(self, request: Any, context: Any) -> Any:  # noqa: N802

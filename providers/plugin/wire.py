@@ -147,6 +147,3 @@ def has_unknown(value: Any) -> bool:
             return any(has_unknown(item) for item in values)
         case _:
             return False
-
-
-__all__ = ["UNKNOWN", "Decoded", "decode", "encode", "encode_model", "has_unknown", "wire_fields"]
