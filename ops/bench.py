@@ -117,7 +117,7 @@ def run_bench(args: argparse.Namespace) -> int:
     verdict = judged(args)
     replaced: Replaced | None = None
     if args.cold_start == "replace":
-        replaced, _ = replace_server(args.stack)
+        replaced = replace_server(args.stack)
     url = url_base(args) if args.url else ""
     aim = target(args.stack, url, url_key(args), args.model, args.hourly, ca_pem=url_ca(args))
     # Before anything is measured: a file that can't be written later would cost the run.

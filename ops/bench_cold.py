@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ops.backend import Resource, read_state
-from ops.stack import OpsError, Run, Stack, pulumi_command, read_stack
+from ops.stack import OpsError, Run, pulumi_command, read_stack
 from providers.plugin.replacing import GENERATIONS
 
 READY = "vllm-anywhere:index:Ready"
@@ -29,10 +29,8 @@ class Replaced:
     urn: str
 
 
-def replace_server(
-    stack: str, run: Run | None = None, clock: Callable[[], float] = time.monotonic
-) -> tuple[Replaced, Stack]:
-    """Replace the stack's server and wait until the new one answers; how long it took, and the stack as it is now.
+def replace_server(stack: str, run: Run | None = None, clock: Callable[[], float] = time.monotonic) -> Replaced:
+    """Replace the stack's server and wait until the new one answers; how long it took.
 
     Raises:
         OpsError: when the stack has no server that answered, or `up` fails.
@@ -50,8 +48,8 @@ def replace_server(
             f"the server of stack {stack} can't be replaced: {done.stderr.strip() or done.stdout.strip()}\n"
             f"`vllm-anywhere status -s {stack}` says whether the old one still answers"
         )
-    now = read_stack(stack, ask)
-    return Replaced(took, now.ready.time_to_ready_s, now.ready.first_token_s, urn), now
+    now = read_stack(stack, ask).ready
+    return Replaced(took, now.time_to_ready_s, now.first_token_s, urn)
 
 
 def replaceable(resources: Sequence[Resource], stack: str) -> Resource:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,11 @@ from serving.offers import Offer
 from serving.spec import DeploymentSpec, SpecError
 
 
-def add_breakeven(commands: Any, parents: Sequence[argparse.ArgumentParser] = ()) -> None:
+def add_breakeven(commands: Any) -> None:
     """The command's options."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "breakeven",
-        parents=list(parents),
         help="requests a month from which self-hosting costs less than a closed API",
-        conflict_handler="resolve",
     )
     add_spec_options(parser)
     parser.add_argument("--input-tokens", type=_count, metavar="N", help="prompt tokens (default: usage.input_tokens)")

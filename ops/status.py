@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, TextIO
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -314,7 +313,6 @@ def _span(span: timedelta) -> str:
 
 
 def _show(facts: dict[str, Any], out: TextIO) -> None:
-    console = Console(file=out, highlight=False, markup=False)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -338,9 +336,6 @@ def _show(facts: dict[str, Any], out: TextIO) -> None:
     if facts["hourly_usd"] is not None:
         use = ", and every hour that a worker is awake: it depends on use" if facts["depends_on_usage"] else ""
         table.add_row("cost", f"${facts['hourly_usd']} an hour, ${facts['monthly_usd']} a month of 730 hours{use}")
-    with console.capture() as captured:
-        console.print(table)
-    # Tables are padded to their width, which is of no use in a pipe.
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()), file=out)
+    show([table], out)
     if not facts["healthy"] and facts["provider"]:
         print(f"`pulumi refresh -s {facts['stack']}` sees what is left, `pulumi up` repairs it.", file=out)

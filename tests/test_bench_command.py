@@ -323,9 +323,8 @@ class Pulumi:
 def test_a_fresh_server_is_made_by_replacing_the_one_that_ready_waits_for() -> None:
     pulumi = Pulumi()
     ticks = iter((100.0, 220.0))
-    found, now = replace_server("prod", pulumi, lambda: next(ticks))
+    found = replace_server("prod", pulumi, lambda: next(ticks))
     assert (found.up_s, found.time_to_ready_s, found.urn) == (120.0, 93.0, "urn:server")
-    assert now.endpoint == "https://pod.example/v1"
     assert ["up", "--yes", "--skip-preview", "--stack", "prod", "--replace", "urn:server"] in pulumi.calls
 
 
