@@ -13,11 +13,12 @@ from providers.extras import install
 from providers.model_shape import model_shape
 from providers.replicas import Replica, replicas
 from serving import NAMESPACE, USER_PRICES
+from serving.config import SECRET_KEYS, parse_part, parse_spec
 from serving.models import Model
 from serving.offers import Offer
 from serving.quote import Quote, quote
 from serving.rented import completed, from_output, together
-from serving.spec import SECRET_KEYS, DeploymentSpec, PlacementSpec, Problem, SpecError, parse_part, parse_spec
+from serving.spec import DeploymentSpec, PlacementSpec, Problem, SpecError
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from ops.text import show_json
 from providers.runpod.choices import RunPodOptions
 from providers.runpod.image import OWNER, SECRET, ImageRecipe, image_recipe
 from serving import NAMESPACE
-from serving.spec import SpecError, parse_part
+from serving.config import parse_part
+from serving.spec import SpecError
 
 _NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+(/[a-z0-9._-]+)+")
 _SECTION = f"{NAMESPACE}:runpod"

@@ -7,8 +7,8 @@ from typing import Any
 
 from providers.base import load_adapter, platform_names
 from serving import NAMESPACE
+from serving.config import spec_schema
 from serving.gateway import SECTION, GatewaySpec
-from serving.spec import spec_schema
 
 _FOR_TESTS = "fake"
 

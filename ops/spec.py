@@ -13,8 +13,9 @@ import yaml
 from ops.stack import ROOT, OpsError
 from providers.base import platform_names
 from serving import NAMESPACE
+from serving.config import parse_spec
 from serving.names import check_names
-from serving.spec import DeploymentSpec, SpecError, parse_spec
+from serving.spec import DeploymentSpec, SpecError
 
 
 def add_spec_options(parser: argparse.ArgumentParser) -> None:

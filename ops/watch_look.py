@@ -21,12 +21,13 @@ from ops.url import served_model
 from providers.base import PlatformError, load_resource, platform_names
 from providers.model_shape import model_shape
 from serving import NAMESPACE
+from serving.config import parse_spec
 from serving.cost import BASED_ON_USE
 from serving.money import Money
 from serving.offers import Offer
 from serving.rank import shortlist
 from serving.report import offer_name
-from serving.spec import DeploymentSpec, SpecError, parse_spec
+from serving.spec import DeploymentSpec, SpecError
 from serving.tls import expiry
 from serving.watching import TELLING, Cheapest, Drift, Probe, Seen, serves
 

@@ -170,7 +170,7 @@ OWNER = Ref("api-key", "id")
 
 @dataclass(frozen=True)
 class ConfigSecret:
-    """A secret of the stack config (`serving.spec.SECRET_KEYS`), which only the program sees."""
+    """A secret of the stack config (`serving.config.SECRET_KEYS`), which only the program sees."""
 
     key: str
 

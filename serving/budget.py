@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
 from itertools import combinations
 
+from serving import NAMESPACE
 from serving.cost import estimate
 from serving.lines import CostLine, Estimate, cents, cents_up
 from serving.offers import Offer
 from serving.rank import Candidate
-from serving.spec import HOURS_PER_MONTH, NAMESPACE, DeploymentSpec, Part, Problem
+from serving.spec import HOURS_PER_MONTH, DeploymentSpec, Part, Problem
 
 Ranking = Callable[[DeploymentSpec], Sequence[Candidate]]
 """Every offer against a spec, cheapest first (`serving.rank.rank` with the offers filled in)."""

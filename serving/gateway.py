@@ -13,11 +13,11 @@ from pydantic import Field, model_validator
 
 from serving import NAMESPACE
 from serving.apis import api_models
+from serving.config import SECRET_KEYS, parse_part
 from serving.cost import BASED_ON_USE
 from serving.gateway_vm import GatewayVm
 from serving.money import Money
 from serving.spec import (
-    SECRET_KEYS,
     ApiKeySpec,
     DeploymentSpec,
     Part,
@@ -25,7 +25,6 @@ from serving.spec import (
     ReadySpec,
     SpecError,
     Usd,
-    parse_part,
 )
 
 SECTION = "gateway"

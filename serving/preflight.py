@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from serving import NAMESPACE
 from serving.advisories import fixed_in, known
 from serving.capabilities import (
     BF16_SINCE,
@@ -23,7 +24,7 @@ from serving.fit import Fit, changes_on, fits
 from serving.gpus import Gpu, all_gpus
 from serving.memory import Engine
 from serving.models import Model, all_models, quantized_copies
-from serving.spec import DEFAULT_VLLM_VERSION, NAMESPACE, DeploymentSpec
+from serving.spec import DEFAULT_VLLM_VERSION, DeploymentSpec
 from serving.vllm import sets
 
 IMAGE_DISK_GB = 29

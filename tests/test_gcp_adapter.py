@@ -26,10 +26,11 @@ from providers.gcp.quotas import Quota, Quotas
 from providers.gcp.resources import Name, slug_of
 from providers.market import dated
 from providers.replicas import replicas, resources
+from serving.config import parse_part, parse_spec
 from serving.cost import assumptions_for, estimate
 from serving.models import model
 from serving.offers import Offer
-from serving.spec import DeploymentSpec, SpecError, parse_part, parse_spec
+from serving.spec import DeploymentSpec, SpecError
 
 SHAPE = model("Qwen/Qwen3-4B-Instruct-2507")
 

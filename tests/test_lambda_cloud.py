@@ -36,8 +36,9 @@ from providers.lambda_cloud.pricing import live, offers_of, query, rented_under
 from providers.lambda_cloud.rent import NOBODY
 from providers.lambda_cloud.resources import Instance, InstanceInputs
 from providers.native import Context
+from serving.config import parse_spec
 from serving.rented import from_output
-from serving.spec import DeploymentSpec, SpecError, parse_spec
+from serving.spec import DeploymentSpec, SpecError
 from serving.start import start_script
 from serving.tls import context as trusting
 from serving.tls import new_authority

@@ -23,9 +23,10 @@ from providers.runpod.pod_terms import PodInputs
 from providers.runpod.pricing import volume_hourly_usd
 from providers.runpod.volumes import VolumeInputs
 from providers.runpod.weights import WeightsInputs
+from serving.config import parse_part, parse_spec
 from serving.cost import estimate
 from serving.offers import Offer, Rate
-from serving.spec import DeploymentSpec, parse_part, parse_spec
+from serving.spec import DeploymentSpec
 
 GPUS = ["RTX 4000 Ada", "RTX A4000", "L4"]
 

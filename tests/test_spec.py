@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from ops.schema import stack_file_schema
 from providers.base import platform_names
 from providers.gcp.options import GcpOptions
-from serving.spec import BudgetSpec, DeploymentSpec, Problem, SpecError, parse_part, parse_spec
+from serving.config import parse_part, parse_spec
+from serving.spec import BudgetSpec, DeploymentSpec, Problem, SpecError
 
 ROOT = Path(__file__).resolve().parents[1]
 PLATFORMS = ["local", "runpod", "vastai"]

@@ -19,7 +19,8 @@ import yaml
 from providers.base import Ask, load_adapter, load_market, platform_names
 from providers.local.pricing import Machine
 from providers.market import OFFLINE
-from serving.spec import DeploymentSpec, PlacementSpec, SpecError, parse_part, parse_spec
+from serving.config import parse_part, parse_spec
+from serving.spec import DeploymentSpec, PlacementSpec, SpecError
 
 ROOT = Path(__file__).resolve().parents[1]
 _WITH_GPU = Machine(cores=8, memory_gib=32, gpu="L4", capability=8.9, vllm=True, stand_in="")

@@ -50,7 +50,8 @@ class PricesAnswer(Properties):
 
 def _asked(args: OffersArgs) -> tuple[base.Adapter, base.Ask]:
     # Building the spec's models takes a twentieth of a second, which no resource needs.
-    from serving.spec import SpecError, parse_part, parse_spec
+    from serving.config import parse_part, parse_spec
+    from serving.spec import SpecError
 
     sections = {f"{NAMESPACE}:{key}": json.dumps(value) for key, value in args.spec.items()}
     try:
