@@ -456,6 +456,20 @@ def test_a_404_that_is_not_the_apis_own_does_not_mean_gone(world: World) -> None
         vast.get(rental.instance.id)
 
 
+def test_a_list_that_goes_in_circles_ends() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params.get("after_token", ""))
+        assert len(asked) < 10
+        following = "b" if asked[-1] == "a" else "a"
+        return httpx.Response(200, json={"instances": [{"id": len(asked)}], "next_token": following})
+
+    vast = Vast("a key", "https://vast.example", wait=lambda seconds: None, transport=httpx.MockTransport(answer))
+    with pytest.raises(PlatformError, match="does not go on where it ended"):
+        vast.instances()
+
+
 def test_a_bid_with_its_disk_stays_below_the_ceiling() -> None:
     order = replace(
         ORDER, wanted=replace(WANTED, interruptible=True, max_hourly_usd=Decimal("0.2")), bid_usd=Decimal(5)

@@ -157,11 +157,13 @@ class Vast:
         and instances rented over and over (https://github.com/skypilot-org/skypilot/issues/10517).
         """
         found: dict[int, VastInstance] = {}
-        token: str | None = None
+        begun: set[str] = set()
+        token = ""
         while True:
             address = f"/api/v1/instances/?limit={_PAGE}&select_filters={quote(json.dumps(filters or {}))}"
             if token:
                 address += f"&after_token={quote(token)}"
+                begun.add(token)
             page = self._json(self._call("list", "GET", address))
             rows, total = page.get("instances"), page.get("total_instances")
             if page.get("success") is False or not isinstance(rows, list):
@@ -170,12 +172,11 @@ class Vast:
                 found.update({one.number: one for one in map(VastInstance.model_validate, rows)})
             except ValidationError as error:
                 raise PlatformError("Vast.ai's list of instances holds something that is not an instance") from error
-            following = page.get("next_token")
-            if not following:
+            token = str(page.get("next_token") or "")
+            if not token:
                 break
-            if following == token or not rows:
+            if token in begun or not rows:
                 raise PlatformError("Vast.ai's list of instances does not go on where it ended")
-            token = str(following)
         if isinstance(total, int) and total > len(found):
             raise PlatformError(f"Vast.ai lists {len(found)} of {total} instances")
         return list(found.values())
