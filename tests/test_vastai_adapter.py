@@ -246,4 +246,7 @@ def test_serverless_needs_a_template_and_may_sleep() -> None:
     assert [d.type.rsplit(":")[-1] for d in declared.resources] == ["Endpoint", "Workergroup"]
     assert (offer.kind, offer.rates[0].bills) == ("serverless", "awake")
     assert "gpu_name in [" in declared.resources[1].inputs["search"]
+    assert "verified=True" in declared.resources[1].inputs["search"]
+    anybody = ask(options={**SERVERLESS, "verified": False}, **asleep)
+    assert "verified" not in ADAPTER.resources(anybody, offer).resources[1].inputs["search"]
     assert any("own_api_key" in note for note in declared.notes)

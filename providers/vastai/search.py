@@ -117,6 +117,7 @@ def search_text(wanted: Wanted) -> str:
         f"inet_down>={wanted.min_download_mbps}",
         f"reliability>={wanted.min_reliability}",
         *([f"geolocation in [{','.join(wanted.countries)}]"] if wanted.countries else []),
+        *(["verified=True"] if wanted.verified else []),
         *(["datacenter=true"] if wanted.tier == "secure" else []),
         *([f"dph_total<={wanted.max_hourly_usd}"] if wanted.max_hourly_usd is not None else []),
     ]

@@ -251,7 +251,7 @@ def _workers(inputs: WorkergroupInputs) -> dict[str, Any]:
     return {
         "endpoint_name": inputs.endpoint_name,
         "template_hash": inputs.template_hash,
-        "search_params": f"{inputs.search} verified=True rentable=True rented=False".strip(),
+        "search_params": f"{inputs.search} rentable=True rented=False",
         "gpu_ram": inputs.gpu_ram_gb,
     }
 
