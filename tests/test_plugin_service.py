@@ -49,7 +49,7 @@ class Box(NativeResource[BoxInputs, BoxOutputs]):
         return [Failure("size", "more than nothing")] if inputs.get("size", 1) <= 0 else []
 
     def delete_before_replace(self, old: Any, new: Any) -> bool:
-        return old["colour"] == "red"
+        return old.get("colour") == "red"
 
     def preview(self, inputs: Any) -> dict[str, Any]:
         return {"weight": 7}
