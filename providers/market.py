@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -94,29 +95,13 @@ def ask(
             answers[platform] = error
 
     # Daemons, because a query that hangs must not keep the command from ending.
-    threads = {
-        platform: threading.Thread(target=query, args=(platform, ask_it), daemon=True)
-        for platform, ask_it in live.items()
-        if not offline()
-    }
-    for thread in threads.values():
+    threads = [threading.Thread(target=query, args=asked, daemon=True) for asked in live.items() if not offline()]
+    deadline = time.monotonic() + budget_s
+    for thread in threads:
         thread.start()
-    _join(threads.values(), budget_s)
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
     return {platform: _settle(platform, answers.get(platform), spec.hardware.gpu_count) for platform in live}
-
-
-def _join(threads: Iterable[threading.Thread], budget_s: float) -> None:
-    done = threading.Event()
-    waiting = list(threads)
-
-    def wait() -> None:
-        for thread in waiting:
-            thread.join()
-        done.set()
-
-    if waiting:
-        threading.Thread(target=wait, daemon=True).start()
-        done.wait(budget_s)
 
 
 def _settle(platform: str, answer: tuple[Offer, ...] | PlatformError | None, gpu_count: int) -> Market:
