@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from rich.text import Text
-
 from ops.backend import Resource, read_state, servers
 from ops.client import ChatClient
 from ops.stack import OpsError, Run, Stack, read_stack
@@ -143,16 +141,15 @@ def _servers(stack: str, number: int, run: Run | None) -> list[Resource]:
 def _show(log: Log, args: argparse.Namespace, *, several: bool) -> None:
     if log.problem:
         return
-    # As text, since rich reads brackets in a plain string as its own markup.
     if several:
-        show([Text(f"{log.server} on {log.platform} ({log.id})")])
+        show([f"{log.server} on {log.platform} ({log.id})"])
     if args.why:
-        show([Text(_explained(log, args.stack))])
+        show([_explained(log, args.stack)])
     for line in log.lines[-args.lines :]:
         print(line)
     if not log.lines:
         which = f"`pulumi refresh -s {args.stack} --preview-only` says which"
-        show([Text(f"{log.id} on {log.platform} has written nothing yet, or is gone; {which}.")])
+        show([f"{log.id} on {log.platform} has written nothing yet, or is gone; {which}."])
 
 
 def _explained(log: Log, stack: str) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
-from rich.text import Text
 
 from ops.monitor_files import Endpoint, File, is_address, monitor_files
 from ops.monitor_folder import write
@@ -87,7 +86,7 @@ def monitor(
             args.port,
             ask_platforms=args.ask_platforms,
             stop=stop or threading.Event(),
-            started=lambda text: show([Text(text)]),
+            started=lambda text: show([text]),
         )
         return 0
     endpoints = [_of_url(args, environ)] if args.url else [of_stack(read(name)) for name in stacks]
@@ -163,16 +162,16 @@ def _facts(folder: Path, endpoints: Sequence[Endpoint], files: Mapping[str, File
     }
 
 
-def _lines(folder: Path, endpoints: Sequence[Endpoint], changed: list[str], exporter: str) -> list[Text]:
+def _lines(folder: Path, endpoints: Sequence[Endpoint], changed: list[str], exporter: str) -> list[str]:
     scraped = [one.name for one in endpoints if not one.sleeps]
-    lines = [Text(f"{folder}: {', '.join(sorted(changed)) or 'nothing'} written")]
-    lines += [Text(f"{one.name} {_ASLEEP}") for one in endpoints if one.sleeps]
+    lines = [f"{folder}: {', '.join(sorted(changed)) or 'nothing'} written"]
+    lines += [f"{one.name} {_ASLEEP}" for one in endpoints if one.sleeps]
     if scraped:
-        lines.append(Text("The keys are readable by you alone: run Prometheus under the same user."))
+        lines.append("The keys are readable by you alone: run Prometheus under the same user.")
     if "prometheus.yml" in changed or "alerts.yml" in changed:
-        lines.append(Text(f"Start:  prometheus --config.file={folder}/prometheus.yml    (one that runs: kill -HUP)"))
+        lines.append(f"Start:  prometheus --config.file={folder}/prometheus.yml    (one that runs: kill -HUP)")
     if exporter:
         names = " ".join(one.name for one in endpoints)
-        lines.append(Text(f"Costs:  vllm-anywhere monitor --exporter -s {names} --port {exporter.rpartition(':')[2]}"))
-    lines.append(Text(f"Charts: in Grafana, Dashboards > New > Import, {folder}/dashboard.json"))
+        lines.append(f"Costs:  vllm-anywhere monitor --exporter -s {names} --port {exporter.rpartition(':')[2]}")
+    lines.append(f"Charts: in Grafana, Dashboards > New > Import, {folder}/dashboard.json")
     return lines
