@@ -33,13 +33,17 @@ MONEY = [
         "breakeven",
         "budget",
         "cost",
+        "gateway_vm",
         "lines",
+        "money",
         "offers",
         "prices",
         "quote",
         "rank",
+        "rented",
         "report",
         "snapshot",
+        "tariff",
     )
 ]
 """Modules that carry amounts."""
