@@ -384,6 +384,10 @@ def test_a_quota_of_zero_is_refused_in_preview_and_one_in_use_is_told() -> None:
     reasons = ADAPTER.unsupported(ask(quotas=none, hardware=T4))
     assert ["GPUS_ALL_REGIONS is 0 and 1 is needed" in reason.text for reason in reasons] == [True]
     region = ADAPTER.offers(ask(hardware=T4))[0].region
+    other = ask({"project": "other-1"}, quotas=none, hardware=T4)
+    assert ADAPTER.unsupported(other) == [], "those are the quotas of the environment's project"
+    own = replace(other, market=replace(other.market, project="other-1"))
+    assert len(ADAPTER.unsupported(own)) == 1
     used = Quotas({"GPUS_ALL_REGIONS": Quota(1, 1)}, {region: {"NVIDIA_T4_GPUS": Quota(1, 0)}})
     asked = ask(quotas=used, hardware=T4)
     assert [note for note in declared(asked).notes if "in use" in note and "GPUS_ALL_REGIONS" in note]

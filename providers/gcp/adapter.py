@@ -145,6 +145,9 @@ def _no_quota(ask: Ask, offer: Offer) -> Iterator[Reason]:
 
 
 def _quota_findings(ask: Ask, offer: Offer) -> tuple[QuotaFinding, ...]:
+    if _options(ask).project not in (None, _market(ask).project):
+        # Those of another project say nothing of this one.
+        return ()
     hardware = ask.spec.hardware
     count = hardware.gpu_count * max(1, ask.spec.scaling.min)
     return quota_findings(_market(ask).quotas, gpu(offer.gpu), offer.region, count, hardware.spot)

@@ -42,29 +42,32 @@ class GcpMarket(Market):
 
     Attributes:
         model: the shape of the spec's model; None when nothing describes it.
-        quotas: what the project may use.
+        quotas: what `project` may use.
         zones: Google's name of each GPU -> the zones that have it.
+        project: the environment's project; "" where nobody was asked.
     """
 
     model: Model | None = None
     quotas: Quotas = field(default_factory=Quotas)
     zones: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    project: str = ""
 
 
 def query(spec: DeploymentSpec, budget_s: float = LIVE_BUDGET_S) -> GcpMarket:
     """The market for a spec, and what Google says of the project where there are credentials; in `budget_s` seconds."""
-    quotas, zones = Quotas(), dict[str, frozenset[str]]()
+    quotas, zones, project = Quotas(), dict[str, frozenset[str]](), ""
     try:
         model = model_shape(spec.model)
     except SpecError:
         model = None
 
     def look() -> None:
-        nonlocal quotas, zones
+        nonlocal quotas, zones, project
         from providers.gcp.client import project_of
 
         try:
             google = project_of(budget_s)
+            project = google.project
             quotas = google.quotas()
             zones = google.gpu_zones()
         except PlatformError:
@@ -77,7 +80,7 @@ def query(spec: DeploymentSpec, budget_s: float = LIVE_BUDGET_S) -> GcpMarket:
     market = ask({"gcp": live}, spec, budget_s=budget_s)["gcp"]
     if reading.ident is not None:
         reading.join(max(0.0, budget_s - (time.monotonic() - begun)))
-    return GcpMarket(market.offers, (*market.notes, *_missing()), model, quotas, zones)
+    return GcpMarket(market.offers, (*market.notes, *_missing()), model, quotas, zones, project)
 
 
 def _missing() -> list[str]:
