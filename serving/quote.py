@@ -13,7 +13,7 @@ from serving.cost import assumptions_for, boot_cost, estimate, stopped_cost
 from serving.lines import Estimate, usd
 from serving.money import Money
 from serving.offers import Offer
-from serving.rented import as_output, completed
+from serving.rented import as_output
 from serving.spec import DeploymentSpec, SpecError
 
 # Ranking and its tables are loaded by what asks for them, so that a preview can register its resources meanwhile.
@@ -86,9 +86,8 @@ class Quote:
 
         return shortlist(spec, self.model, self.market()) if self.model else []
 
-    def of_rented(self, rented: Offer) -> Quote:
+    def of_rented(self, offer: Offer) -> Quote:
         """The quote of what has been rented: at the prices that are billed, where the platform tells them."""
-        offer = completed(rented, self.offer)
         assumed = assumptions_for(self.model) if self.model else None
         return replace(self, offer=offer, estimate=estimate(self.spec, offer, assumed), planned=self)
 
