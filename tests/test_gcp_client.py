@@ -109,9 +109,10 @@ def test_a_refusal_says_what_it_means_and_never_the_token() -> None:
         google(lambda request: error(401, "Invalid Credentials")).get("compute", "projects/shop")
 
 
+@pytest.mark.parametrize("status", [200, 502])
 @pytest.mark.parametrize("body", ["<html>", "[]", '"text"'])
-def test_an_answer_that_is_no_object_is_no_answer(body: str) -> None:
-    client = google(lambda request: httpx.Response(200, text=body))
+def test_an_answer_that_is_no_object_is_no_answer(body: str, status: int) -> None:
+    client = google(lambda request: httpx.Response(status, text=body))
     with pytest.raises(PlatformError, match="did not answer"):
         client.get("compute", "projects/shop")
 

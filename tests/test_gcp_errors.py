@@ -76,17 +76,16 @@ def test_a_refusal_is_told_by_its_text(text: str, kind: str) -> None:
 def test_a_stockout_names_the_zones_that_google_says_have_capacity() -> None:
     found = refusal(CASES[1][0])
     assert found is not None
-    assert found.zones == ("us-central1-a", "us-central1-f")
     assert '["us-central1-a", "us-central1-f"]' in found.advice
 
 
 def test_a_quota_names_its_metric_and_its_region() -> None:
     found = refusal(CASES[2][0])
     assert found is not None
-    assert (found.metric, found.region) == ("NVIDIA_T4_GPUS", "europe-west4")
+    assert "The quota NVIDIA_T4_GPUS in europe-west4 is" in found.advice
     spot = refusal(CASES[4][0])
     assert spot is not None
-    assert spot.metric == "PREEMPTIBLE_NVIDIA_T4_GPUS"
+    assert "PREEMPTIBLE_NVIDIA_T4_GPUS" in spot.advice
 
 
 def test_only_what_depends_on_the_zone_is_worth_another_zone() -> None:

@@ -84,7 +84,9 @@ def _apis(google: Google) -> list[Check]:
     """One check for all that are on, and one for those that are off."""
     project = google.project
     off = [
-        api for api in APIS if google.get("serviceusage", f"projects/{project}/services/{api}")["state"] != "ENABLED"
+        api
+        for api in APIS
+        if google.get("serviceusage", f"projects/{project}/services/{api}").get("state") != "ENABLED"
     ]
     if not off:
         return [Check("APIs", "ok", f"all {len(APIS)} are switched on")]

@@ -68,7 +68,7 @@ class Google:
             if answer.is_success:
                 return _OBJECT.validate_json(answer.content)
             text = _message(answer)
-        except (httpx.HTTPError, ValueError, TypeError) as error:
+        except (httpx.HTTPError, ValueError) as error:
             raise PlatformError(f"Google did not answer about {path}: {type(error).__name__}") from None
         if answer.status_code == 401:
             raise AuthError("Google refuses the token: `gcloud auth application-default login` makes a new one")
@@ -178,5 +178,6 @@ def _quotas(answer: Mapping[str, Any]) -> dict[str, Quota]:
 
 
 def _message(answer: httpx.Response) -> str:
-    error = answer.json().get("error") or {}
-    return str(error.get("message") or error)[:500] if isinstance(error, dict) else str(error)[:500]
+    error = _OBJECT.validate_json(answer.content).get("error")
+    said = error.get("message") if isinstance(error, dict) else None
+    return str(said or error or "")[:500]

@@ -30,20 +30,10 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Refusal:
-    """One refusal, understood.
-
-    Attributes:
-        zones: where Google says there is capacity now; of a stockout.
-        metric: the quota, such as `NVIDIA_T4_GPUS`.
-        region: where that quota holds; "" for everywhere.
-        advice: what it means, and the next command.
-    """
+    """One refusal, understood; `advice` is what it means, and the next command."""
 
     kind: Kind
     advice: str
-    zones: tuple[str, ...] = ()
-    metric: str = ""
-    region: str = ""
 
     @property
     def another_zone(self) -> bool:
@@ -135,15 +125,12 @@ def _quota(text: str) -> Refusal | None:
             "quota_global",
             f"The project may use no GPU anywhere: {metric} is used up or 0, which it is in every new project. Ask for "
             f"1 at {_QUOTAS} (a free trial can't); no other zone or region helps until then.",
-            metric=metric,
         )
     where = f" in {region}" if region else ""
     return Refusal(
         "quota_region",
         f"The quota {metric}{where} is used up or 0. Ask for more at {_QUOTAS}, or change the region: "
         f"`pulumi config set --path 'vllm-anywhere:placement.regions[0]' <region>`.",
-        metric=metric,
-        region=region,
     )
 
 
@@ -174,7 +161,7 @@ def _stockout(text: str) -> Refusal | None:
     if not _STOCKOUT.search(text):
         return None
     named = _CAPACITY.search(text) or _ZONES_AVAILABLE.search(text)
-    zones = tuple(re.findall(r"[a-z]+-[a-z]+\d+-[a-z]", named[1])) if named else ()
+    zones = re.findall(r"[a-z]+-[a-z]+\d+-[a-z]", named[1]) if named else []
     hint = f"Google says there is capacity in {', '.join(zones)}: " if zones else "Another zone may have some: "
     listed = ", ".join(f'"{zone}"' for zone in zones) or '"<zone>"'
     return Refusal(
@@ -183,7 +170,6 @@ def _stockout(text: str) -> Refusal | None:
         "then `pulumi up --refresh`, which looks for a zone again; a static address is of one region, so zones of the "
         "same region keep it. Or let Google choose, now and whenever the VM is lost: `pulumi config set --path "
         "vllm-anywhere:gcp.ha mig`.",
-        zones=zones,
     )
 
 
