@@ -114,8 +114,10 @@ def test_list_cost_is_list_unit_price_times_pricing_quantity_on_every_line(
             assert row["ListCost"] is None
             assert row["ContractedCost"] is None
             continue
-        assert Decimal(row["ListCost"] or "nan") == Decimal(price) * Decimal(quantity)
-        assert Decimal(row["ContractedCost"] or "nan") == Decimal(contracted) * Decimal(quantity)
+        for unit, cost in ((Decimal(price), row["ListCost"]), (Decimal(contracted), row["ContractedCost"])):
+            # Each of the three is written to ten places.
+            off = Decimal("5e-11") * (2 + unit + Decimal(quantity))
+            assert abs(Decimal(cost or "nan") - unit * Decimal(quantity)) <= off
         assert Decimal(contracted) <= Decimal(price)
 
 
