@@ -21,17 +21,6 @@ from serving.tariff import Tariff, Weight
 if TYPE_CHECKING:
     from serving.models import Model
 
-__all__ = [
-    "Assumptions",
-    "CostLine",
-    "Estimate",
-    "Estimator",
-    "assumptions_for",
-    "boot_cost",
-    "estimate",
-    "stopped_cost",
-]
-
 BASED_ON_USE: frozenset[Kind] = frozenset({"serverless", "app"})
 """Kinds whose workers sleep; every other kind runs until it is destroyed."""
 

@@ -18,9 +18,10 @@ from providers.gcp.options import GcpOptions
 from providers.gcp.stack import KEY_DELAY_S, PORT, Maker, Place, endpoint, run
 from serving.gateway_proxy import SOURCES
 from serving.gateway_vm import DISK_GB, GatewayVm
+from serving.guard import API_KEY
+from serving.guard import PREVIOUS_KEY as PREVIOUS_VARIABLE
 from serving.spec import DeploymentSpec, HardwareSpec, ModelSpec
-from serving.start import API_KEY, TLS_CERT, TLS_KEY
-from serving.start import PREVIOUS_KEY as PREVIOUS_VARIABLE
+from serving.start import TLS_CERT, TLS_KEY
 from serving.tables import data_text
 
 IMAGE = "projects/ubuntu-os-cloud/global/images/family/ubuntu-2404-lts-amd64"

@@ -16,10 +16,11 @@ from providers.gcp.lifetime import run_limit
 from providers.gcp.machines import accelerator
 from providers.gcp.options import GcpOptions
 from serving.gpus import Gpu
+from serving.guard import API_KEY
+from serving.guard import PREVIOUS_KEY as PREVIOUS_VARIABLE
 from serving.spec import DeploymentSpec
-from serving.start import API_KEY, TLS_KEY, start_script
 from serving.start import HF_TOKEN as HF_VARIABLE
-from serving.start import PREVIOUS_KEY as PREVIOUS_VARIABLE
+from serving.start import TLS_KEY, start_script
 
 PORT = 8000
 SLUG = Ref("name", "slug")

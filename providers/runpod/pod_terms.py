@@ -167,7 +167,8 @@ def update_body(pod: answers.Pod, inputs: PodInputs) -> dict[str, Any]:
 
 def environment(inputs: PodInputs) -> dict[str, str]:
     """The container's environment: a reference to a RunPod secret where there is one, else the value in clear."""
-    from serving.start import API_KEY, start_env
+    from serving.guard import API_KEY
+    from serving.start import start_env
 
     token = inputs.hf_token.get_secret_value() if inputs.hf_token else None
     previous = inputs.previous_reference.get_secret_value() if inputs.previous_reference else None
@@ -207,7 +208,8 @@ def objection(pod: answers.Pod, inputs: PodInputs, listed: Decimal | None) -> st
 
 def inputs_of(pod: answers.Pod, known: PodInputs | None) -> PodInputs:
     """Inputs that say what is there, in the words of what state knows where that still holds."""
-    from serving.start import API_KEY, HF_TOKEN, PREVIOUS_KEY
+    from serving.guard import API_KEY, PREVIOUS_KEY
+    from serving.start import HF_TOKEN
 
     status = "exited" if pod.status in ENDED else "running"
     gpu = pod.gpu or answers.PodGpu(id="")

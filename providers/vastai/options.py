@@ -13,13 +13,12 @@ from providers.vastai.offers import Traffic
 from providers.vastai.search import Wanted
 from serving.budget import hourly_cap
 from serving.capabilities import image_cuda
-from serving.cost import Assumptions, Estimator
+from serving.cost import Assumptions, Estimator, assumptions_for
 from serving.gpus import Gpu
 from serving.models import Model
 from serving.offers import Offer, Rate
 from serving.places import in_eea, regions_on
 from serving.preflight import image_version
-from serving.rank import assumptions_for
 from serving.spec import DeploymentSpec, Part, ScalingSpec, Usd
 
 PLATFORM = "vastai"
