@@ -19,6 +19,7 @@ import yaml
 from providers.base import Ask, load_adapter, load_market, platform_names
 from providers.local.pricing import Machine
 from providers.market import OFFLINE
+from providers.replicas import replicas, resources
 from serving.config import parse_part, parse_spec
 from serving.spec import DeploymentSpec, PlacementSpec, SpecError
 
@@ -60,6 +61,7 @@ WAYS: Mapping[str, str] = {
     "runpod load balancing": "runpod-load-balancing",
     "vastai": "vastai",
     "modal": "modal",
+    "lambda": "lambda",
     "gcp": "gcp-l4",
     "gcp groups": "gcp-t4-spot",
 }
@@ -86,14 +88,15 @@ class _Way:
         return cls(*parse_spec(text, platform_names()))
 
     def plan(self, spec: DeploymentSpec) -> object:
-        """Everything that the adapter makes of a spec: its reasons against it, or its offers and resources."""
+        """Everything that is made of a spec: the reasons against it, or the offers and what is registered."""
         adapter = load_adapter(spec.provider)
         options = parse_part(adapter.options, self.section, spec.provider)
         market = _WITH_GPU if spec.provider == "local" else load_market(spec.provider)(spec)
         ask = Ask(spec, options, market)
         reasons = adapter.unsupported(ask)
         offers = [] if reasons else adapter.offers(ask)
-        return reasons, offers, adapter.resources(ask, offers[0]) if offers else None
+        declared = adapter.resources(ask, offers[0]) if offers else None
+        return reasons, offers, declared and (declared, resources(declared, replicas(declared, spec.scaling.min)))
 
     def heeds(self, key: str) -> bool:
         """Whether any other value of the key makes another plan, for the spec itself or when it may run anywhere."""
