@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from providers.base import PlatformError
-from providers.local.client import ROOT, LocalMachine
+from providers.local.client import ROOT, LocalMachine, write_private
 
 UPSTREAM_KEYS = "upstream-keys"
 """File with the keys of what is behind the gateway, mode 0600: a JSON object, environment variable -> key."""
@@ -39,9 +39,9 @@ class GatewayMachine(LocalMachine):
         """Write what the gateway of that label starts a proxy from."""
         folder = self.folder(label)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(folder / UPSTREAM_KEYS, upstream_keys)
+        write_private(folder / UPSTREAM_KEYS, upstream_keys)
         if (folder / "want.json").exists():
-            _write(folder / "want.json", json.dumps({**want, "last_port": 0}))
+            write_private(folder / "want.json", json.dumps({**want, "last_port": 0}))
 
     def upstream_keys(self, label: str) -> str:
         """The keys of what is behind it, as they were kept."""
@@ -72,14 +72,6 @@ class GatewayMachine(LocalMachine):
         if running is None:
             raise PlatformError(f"the gateway {label} does not run")
         os.kill(running.pid, CHANGED)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    temporary.replace(path)
 
 
 def log_tail(server_id: str, lines: int) -> list[str]:

@@ -90,7 +90,7 @@ class LocalMachine:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         last = self.last_run(label)
         (folder / "run.json").unlink(missing_ok=True)
-        _write_private(folder / "want.json", json.dumps({**want, "last_port": last.port if last else 0}))
+        write_private(folder / "want.json", json.dumps({**want, "last_port": last.port if last else 0}))
         self.write_keys(label, key, previous_key)
         held, leash = os.pipe()
         try:
@@ -111,7 +111,7 @@ class LocalMachine:
 
     def write_keys(self, label: str, key: str, previous_key: str = "") -> None:
         """Keep the keys that the label's server takes; vLLM's guard takes new ones from there while it serves."""
-        _write_private(self.folder(label) / keys.FILE, keys.keys_text(key, previous_key))
+        write_private(self.folder(label) / keys.FILE, keys.keys_text(key, previous_key))
 
     def want(self, label: str) -> dict[str, Any] | None:
         """What the label was started for, with `api_key` and `previous_key`; None when there is no such label."""
@@ -233,7 +233,7 @@ def parse_activity(metrics: str) -> tuple[int, int]:
     )
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Write so that nobody else can read it and no reader sees half of it."""
     temporary = path.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from providers import base
 from providers.native import Properties
 from serving import NAMESPACE
+
+if TYPE_CHECKING:
+    from serving.offers import Offer
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class PricesAnswer(Properties):
     unsupported: list[str] = Field(description="Why the platform can't serve this spec; empty if it can.")
 
 
-def _asked(args: OffersArgs) -> tuple[base.Adapter, base.Ask]:
+def _found(args: OffersArgs) -> tuple[base.Ask, list[Offer], list[str]]:
+    """What was asked, what there is for it, and why the platform can't serve it."""
     # Building the spec's models takes a twentieth of a second, which no resource needs.
     from serving.config import parse_part, parse_spec
     from serving.spec import SpecError
@@ -60,14 +64,14 @@ def _asked(args: OffersArgs) -> tuple[base.Adapter, base.Ask]:
         options = parse_part(adapter.options, raw, spec.provider)
     except SpecError as error:
         raise base.PlatformError(str(error)) from None
-    return adapter, base.Ask(spec, options, base.load_market(spec.provider)(spec))
+    ask = base.Ask(spec, options, base.load_market(spec.provider)(spec))
+    unsupported = [str(reason) for reason in adapter.unsupported(ask)]
+    return ask, [] if unsupported else adapter.offers(ask), unsupported
 
 
 def get_offers(args: OffersArgs) -> OffersAnswer:
     """Every offer of one platform for a spec."""
-    adapter, ask = _asked(args)
-    unsupported = [str(reason) for reason in adapter.unsupported(ask)]
-    offers = [] if unsupported else adapter.offers(ask)
+    _, offers, unsupported = _found(args)
     return OffersAnswer(
         offers=[json.loads(json.dumps(asdict(offer), default=str)) for offer in offers],
         unsupported=unsupported,
@@ -76,9 +80,7 @@ def get_offers(args: OffersArgs) -> OffersAnswer:
 
 def get_prices(args: OffersArgs) -> PricesAnswer:
     """What every offer of one platform costs at the spec's declared use."""
-    adapter, ask = _asked(args)
-    unsupported = [str(reason) for reason in adapter.unsupported(ask)]
-    offers = [] if unsupported else adapter.offers(ask)
+    ask, offers, unsupported = _found(args)
     from providers.model_shape import model_shape
     from serving.cost import assumptions_for, estimate
     from serving.spec import SpecError
