@@ -85,8 +85,10 @@ def test_its_story_runs_with_the_real_engine_and_its_types_are_strict(tree: Path
     run(tree, "-m", "pyright", f"providers/{NAME}")
 
 
-def test_its_offers_are_ranked_beside_everybody_elses(tree: Path) -> None:
-    write_platform(tree, NAME)
+def test_its_offers_are_ranked_beside_everybody_elses_and_what_is_generated_knows_it(tree: Path) -> None:
+    run(tree, "tools/new_platform.py", NAME)
+    assert f"## `{NAME}`" in (tree / "docs" / "config.md").read_text()
+    assert f"vllm-anywhere:{NAME}" in (tree / "docs" / "spec.schema.json").read_text()
     command = f"from ops.cli import main; main(['compare', '--offline', '--json', '--platform', '{NAME}'])"
     offers = json.loads(run(tree, "-c", command))["offers"]
     assert {(one["sku"], one["gpu"]) for one in offers} == {("l4-1", "L4"), ("4090-1", "RTX 4090")}
@@ -112,6 +114,13 @@ def test_a_name_that_can_not_be_one_or_is_taken_is_refused(tmp_path: Path, name:
     with pytest.raises(Refused, match=r"lower-case|already"):
         write_platform(tmp_path, name)
     assert (tmp_path / "providers" / "base.py").read_text() == BASE
+
+
+def test_without_ruff_nothing_is_written_and_it_says_how_to_get_it(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.new_platform.find_spec", lambda name: None)
+    with pytest.raises(Refused, match=r"`make tools` once.*Nothing was written"):
+        write_platform(tree, NAME)
+    assert not (tree / "providers" / NAME).exists()
 
 
 def test_nothing_is_written_over_what_is_there(tree: Path) -> None:

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,8 +73,10 @@ def write_platform(root: Path, name: str) -> list[str]:
     """Write everything under `root`; the paths, relative to it. Nothing is written when something is in the way.
 
     Raises:
-        Refused: the name can't be one, or is taken.
+        Refused: the name can't be one, or is taken, or there is no Ruff to put what is written in order.
     """
+    if find_spec("ruff") is None:
+        raise Refused("Ruff isn't there: `make tools` once, then `. tools/env.sh`, then again. Nothing was written")
     if not _NAME.fullmatch(name):
         raise Refused(f"{name} can't be a platform's name: 2 to 16 lower-case letters and digits, such as `acme`")
     registry = root / "providers" / "base.py"
@@ -98,19 +101,33 @@ def _tidy(root: Path, files: list[str]) -> None:
         subprocess.run([sys.executable, "-m", "ruff", *command, *files], cwd=root, check=True)
 
 
+def generate(root: Path) -> list[str]:
+    """Write anew what is generated of all platforms: the schema of stack files, and pages; what was written."""
+    # As programs of their own, which see the new platform.
+    schema = subprocess.run(
+        [sys.executable, "-c", "from ops.cli import main; main(['schema'])"],
+        cwd=root,
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    (root / "docs" / "spec.schema.json").write_bytes(schema.stdout)
+    subprocess.run([sys.executable, "-m", "tools.pages"], cwd=root, check=True)
+    return ["docs/spec.schema.json", "docs/config.md"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tools/new_platform.py", description=__doc__)
     parser.add_argument("name", help="what `vllm-anywhere:provider` will take, such as `acme`")
     name = parser.parse_args().name
     try:
-        written = write_platform(ROOT, name)
+        written = [*write_platform(ROOT, name), *generate(ROOT)]
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     package = package_of(name)
     print("\n".join(written))
     print(f"\nIt works against its emulator: pytest tests/test_{package}.py tests/test_{package}_engine.py")
-    print("Next: vllm-anywhere schema > docs/spec.schema.json, then docs/add-a-platform.md")
+    print("Next: docs/add-a-platform.md says what to change, in which order")
     return 0
 
 
