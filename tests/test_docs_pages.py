@@ -7,17 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from engine import ROOT
 
-from providers.base import platform_names
 from serving.cost import estimate
 from serving.failures import RULES
 from serving.prices import snapshot
 from serving.report import UNITS, dollars, shown_quantity, unit_dollars
 from serving.snapshot import snapshot_offers
 from serving.spec import DeploymentSpec, ScalingSpec
-from tools.heeded import OTHERS, WAYS
+from tools.heeded import OTHERS
 from tools.pages import PAGES, known_failures, written
 
 TRANSLATED = ("model", "engine", "hardware", "placement", "scaling")
@@ -35,10 +33,6 @@ def test_every_key_that_platforms_translate_is_tried_on_each() -> None:
     }
     # A path of a file changes nothing as long as there is no such file.
     assert set(OTHERS) == keys - {"model.config"}
-    # The one in memory is for tests.
-    files = [ROOT / f"stacks/Pulumi.{stack}.yaml" for stack in WAYS.values()]
-    named = {yaml.safe_load(file.read_text())["config"]["vllm-anywhere:provider"] for file in files}
-    assert named == set(platform_names()) - {"fake"}
 
 
 def test_every_rule_of_failures_is_on_the_page_with_what_helps() -> None:

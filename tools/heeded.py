@@ -54,26 +54,30 @@ OTHERS: Mapping[str, Sequence[Any]] = {
 }
 """Other values for each key that platforms translate; the other sections are the project's own and count everywhere."""
 
-WAYS: Mapping[str, str] = {
+MODES: Mapping[str, str] = {
     "local": "local.example",
     "runpod pods": "runpod",
     "runpod serverless": "runpod-serverless",
     "runpod load balancing": "runpod-load-balancing",
-    "vastai": "vastai",
-    "modal": "modal",
-    "lambda": "lambda",
     "gcp": "gcp-l4",
     "gcp groups": "gcp-t4-spot",
 }
-"""Each way to serve, with its file in stacks/."""
+"""Ways to serve whose file in stacks/ hasn't the platform's own name; a platform is the first word."""
+_FOR_TESTS = "fake"
+
+
+def ways() -> dict[str, str]:
+    """Each way to serve, with its file in stacks/."""
+    said = {way.partition(" ")[0] for way in MODES} | {_FOR_TESTS}
+    return {**MODES, **{name: name for name in platform_names() if name not in said}}
 
 
 def where_heeded() -> dict[str, str]:
     """For each key of `OTHERS` that not every way heeds: those that do, in words."""
     with _offline():
-        ways = {name: _Way.read(ROOT / f"stacks/Pulumi.{stack}.yaml") for name, stack in WAYS.items()}
-        found = {key: [name for name, way in ways.items() if way.heeds(key)] for key in OTHERS}
-    return {key: _in_words(names) for key, names in found.items() if len(names) < len(ways)}
+        read = {name: _Way.read(ROOT / f"stacks/Pulumi.{stack}.yaml") for name, stack in ways().items()}
+        found = {key: [name for name, way in read.items() if way.heeds(key)] for key in OTHERS}
+    return {key: _in_words(names) for key, names in found.items() if len(names) < len(read)}
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class _Way:
 
 
 def _in_words(names: Sequence[str]) -> str:
-    without = [name for name in WAYS if name not in names]
+    without = [name for name in ways() if name not in names]
     return ", ".join(names) or "nowhere" if len(names) <= len(without) else f"all but {', '.join(without)}"
 
 
