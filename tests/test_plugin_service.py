@@ -411,6 +411,15 @@ def test_no_error_repeats_a_secret(provider: Provider, box: Box) -> None:
     with pytest.raises(Aborted):
         create(provider, {"size": 3, "key": SecretStr("top-secret")}, call=call)
     assert "the key [secret] is too short" in call.text
+    box.error = base.PlatformError("the platform refuses top-secret")
+    with pytest.raises(Aborted):
+        create(provider, {"size": 3, "key": SecretStr("top-secret")}, call=call)
+    assert call.text == "the platform refuses [secret]"
+    box.error, box.problem = None, "the last line of its log: key=top-secret"
+    with pytest.raises(Aborted):
+        create(provider, {"size": 3, "key": SecretStr("top-secret")}, call=call)
+    assert call.text == "the last line of its log: key=[secret]"
+    box.problem = ""
     state = encode({"size": 3, "key": "k", "weight": 1, "token": SecretStr("top-secret")})
     with pytest.raises(Aborted) as caught:
         provider.Delete(provider_pb2.DeleteRequest(id="box-1", urn=URN, type=TOKEN, properties=state), Call())

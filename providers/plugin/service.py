@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -174,7 +174,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         self._made.add(request.urn, created.id)
         secrets = _shared(resource, properties.secrets)
         if created.problem:
-            _abort_init_failed(context, created, inputs, secrets)
+            _abort_init_failed(context, created, inputs, secrets, properties)
         return provider_pb2.CreateResponse(id=created.id, properties=encode_model(created.outputs, secrets))
 
     def Update(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -190,7 +190,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             updated = resource.update(self._context(request, request.timeout), request.id, outputs, old, new)
         secrets = _shared(resource, news.secrets)
         if updated.problem:
-            _abort_init_failed(context, updated, new, secrets)
+            _abort_init_failed(context, updated, new, secrets, news)
         return provider_pb2.UpdateResponse(properties=encode_model(updated.outputs, secrets))
 
     def Read(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -359,13 +359,13 @@ def _shared(resource: Resource, secrets: frozenset[str]) -> frozenset[str]:
 
 @contextmanager
 def _errors(context: Any, *properties: Decoded) -> Generator[None]:
-    """Expected errors become their own text; anything else keeps its traceback, without any secret of `properties`."""
+    """Expected errors become their own text, anything else keeps its traceback; neither repeats a secret."""
     try:
         yield
     except base.Interrupted as error:
-        _abort(context, grpc.StatusCode.CANCELLED, str(error))
+        _abort(context, grpc.StatusCode.CANCELLED, _scrubbed(str(error), properties))
     except base.PlatformError as error:
-        _abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        _abort(context, grpc.StatusCode.FAILED_PRECONDITION, _scrubbed(str(error), properties))
     except ValidationError as error:
         # Pydantic would quote the values, which may be secret.
         found = error.errors(include_url=False, include_input=False)
@@ -374,10 +374,14 @@ def _errors(context: Any, *properties: Decoded) -> Generator[None]:
         _abort(context, grpc.StatusCode.FAILED_PRECONDITION, text)
     except Exception as error:  # the engine has to be told, whatever it was
         frames = "".join(traceback.format_tb(error.__traceback__))
-        text = f"{type(error).__name__}: {error}\n{frames}"
-        for secret in sorted({s for p in properties for key in p.secrets for s in _texts(p[key])}, key=len)[::-1]:
-            text = text.replace(secret, "[secret]")
-        _abort(context, grpc.StatusCode.UNKNOWN, text)
+        _abort(context, grpc.StatusCode.UNKNOWN, _scrubbed(f"{type(error).__name__}: {error}\n{frames}", properties))
+
+
+def _scrubbed(text: str, properties: Iterable[Decoded]) -> str:
+    secrets = {secret for one in properties for key in one.secrets for secret in _texts(one[key])}
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "[secret]")
+    return text
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -401,18 +405,19 @@ def _abort(context: Any, code: grpc.StatusCode, message: str) -> NoReturn:
 
 
 def _abort_init_failed(
-    context: Any, created: Created[Properties], inputs: Properties, secrets: frozenset[str]
+    context: Any, created: Created[Properties], inputs: Properties, secrets: frozenset[str], properties: Decoded
 ) -> NoReturn:
     """Tell the engine that the resource exists, so that its id and outputs are kept, and why it doesn't work."""
+    problem = _scrubbed(created.problem, [properties])
     detail = any_pb2.Any()
     detail.Pack(
         provider_pb2.ErrorResourceInitFailed(
             id=created.id,
             properties=encode_model(created.outputs, secrets),
             inputs=encode_model(inputs, secrets),
-            reasons=[created.problem],
+            reasons=[problem],
         )
     )
-    status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=created.problem, details=[detail])
+    status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=problem, details=[detail])
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-    _abort(context, grpc.StatusCode.UNKNOWN, created.problem)
+    _abort(context, grpc.StatusCode.UNKNOWN, problem)
