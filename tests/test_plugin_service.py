@@ -419,7 +419,7 @@ def test_no_error_repeats_a_secret(provider: Provider, box: Box) -> None:
     with pytest.raises(Aborted):
         create(provider, {"size": 3, "key": SecretStr("top-secret")}, call=call)
     assert call.text == "the last line of its log: key=[secret]"
-    box.problem = ""
+    box.error = ValueError("top-secret is too short")
     state = encode({"size": 3, "key": "k", "weight": 1, "token": SecretStr("top-secret")})
     with pytest.raises(Aborted) as caught:
         provider.Delete(provider_pb2.DeleteRequest(id="box-1", urn=URN, type=TOKEN, properties=state), Call())
