@@ -18,7 +18,7 @@ from providers.base import KEY, PREVIOUS_KEY, Ask, Declaration, Declared, Reason
 from providers.market import Market, dated
 from providers.runpod.adapter import ADAPTER
 from providers.runpod.choices import RunPodOptions
-from providers.runpod.endpoints import EndpointInputs
+from providers.runpod.endpoint_terms import EndpointInputs
 from providers.runpod.pod_terms import PodInputs
 from providers.runpod.pricing import volume_hourly_usd
 from providers.runpod.volumes import VolumeInputs

@@ -19,7 +19,8 @@ from providers.native import Created
 from providers.runpod import answers, endpoints
 from providers.runpod.answers import GpuType
 from providers.runpod.client import RunPod, urls_from
-from providers.runpod.endpoints import EndpointInputs, EndpointOutputs, EndpointResource
+from providers.runpod.endpoint_terms import EndpointInputs
+from providers.runpod.endpoints import EndpointOutputs, EndpointResource
 from providers.runpod.pod_terms import PodInputs
 from providers.runpod.pods import PodResource
 from providers.runpod.volumes import RegistryInputs, RegistryResource, VolumeInputs, VolumeResource
