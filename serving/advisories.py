@@ -31,7 +31,6 @@ class Advisory:
     `needs` is an argument of the server without which it isn't there, "" for none.
     """
 
-    product: Product
     id: str
     since: str
     fixed: str
@@ -69,7 +68,7 @@ def advisories(product: Product = "vllm") -> tuple[Advisory, ...]:
     """Known weaknesses of a product's releases, from `data/advisories.json`."""
     raw: dict[str, Any] = json.loads(data_text("advisories.json"))
     return tuple(
-        Advisory(product, a["id"], a["from"], a["fixed"], a["severity"], a["reach"], a["what"], a.get("with", ""))
+        Advisory(a["id"], a["from"], a["fixed"], a["severity"], a["reach"], a["what"], a.get("with", ""))
         for a in raw["advisories"]
         if a["product"] == product
     )

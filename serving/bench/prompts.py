@@ -44,11 +44,10 @@ PROBE_WORDS = (16, 112)
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request. `max_tokens` bounds the answer; `tokens` is the length that the prompt was made for, if any."""
+    """One request. `max_tokens` bounds the answer."""
 
     text: str
     max_tokens: int
-    tokens: int | None = None
 
 
 class PromptError(ValueError):
@@ -106,7 +105,7 @@ def synthetic(tokens: int, max_tokens: int, calibration: Calibration, random: Ra
     """
     words = calibration.words(tokens)
     while True:
-        yield Prompt(synthetic_text(words, random), max_tokens, tokens)
+        yield Prompt(synthetic_text(words, random), max_tokens)
 
 
 def everyday(max_tokens: int) -> Iterator[Prompt]:
