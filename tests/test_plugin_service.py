@@ -419,10 +419,9 @@ def test_no_error_repeats_a_secret(provider: Provider, box: Box) -> None:
     with pytest.raises(Aborted):
         create(provider, {"size": 3, "key": SecretStr("top-secret")}, call=call)
     assert call.text == "the last line of its log: key=[secret]"
-    box.error = ValueError("top-secret is too short")
     state = encode({"size": 3, "key": "k", "weight": 1, "token": SecretStr("top-secret")})
     with pytest.raises(Aborted) as caught:
-        provider.Delete(provider_pb2.DeleteRequest(id="box-1", urn=URN, type=TOKEN, properties=state), Call())
+        provider.Delete(provider_pb2.DeleteRequest(id="box-2", urn=URN, type=TOKEN, properties=state), Call())
     assert "token: Extra inputs are not permitted" in str(caught.value)
     assert "top-secret" not in str(caught.value)
 
