@@ -37,6 +37,8 @@ from serving.bench.sweep import Kind, Step, kept_up, next_load
 
 SWEEP_SECONDS = 20.0
 SWEEP_MOST = 1024.0
+OPEN_FILES = 10240
+"""`OPEN_MAX` of macOS, whose hard limit names no number."""
 
 
 def add_bench(commands: Any) -> None:
@@ -124,7 +126,7 @@ def run_bench(args: argparse.Namespace) -> int:
     for path in (args.save, args.svg):
         if path and not path.parent.is_dir():
             raise OpsError(f"{path}: there is no folder {path.parent}")
-    _raise_open_files()
+    raise_open_files()
     bench = _Bench(args, aim, verdict)
     try:
         with asyncio.Runner(loop_factory=precise_loop) as runner:
@@ -310,11 +312,12 @@ def _nothing_answered(error: str, aim: Target) -> str:
     return f"no warm-up request was answered: {error}; {hint or check}"
 
 
-def _raise_open_files() -> None:
-    """Every request in flight is a file; the usual soft limit is 1024."""
+def raise_open_files() -> None:
+    """Every request in flight is a file; the usual soft limit is 1024, on macOS 256 below no hard limit at all."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _share(text: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
@@ -260,6 +261,25 @@ def test_wrong_numbers_are_wrong_usage(wrong: tuple[str, str], capsys: pytest.Ca
     with pytest.raises(SystemExit) as caught:
         run(*wrong)
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "set_to"),
+    [
+        (1024, 4096, (4096, 4096)),
+        (4096, 4096, None),
+        (256, resource.RLIM_INFINITY, (ops.bench.OPEN_FILES, resource.RLIM_INFINITY)),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None),
+    ],
+)
+def test_as_many_files_may_be_open_as_the_system_allows(
+    soft: int, hard: int, set_to: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: done.append(limits))
+    ops.bench.raise_open_files()
+    assert done == ([set_to] if set_to else [])
 
 
 def test_a_stack_gives_endpoint_key_model_and_price() -> None:
