@@ -76,9 +76,8 @@ def read_stack(name: str, run: Run | None = None) -> Stack:
     if found.returncode:
         reason = found.stderr.strip().removeprefix("error: ")
         raise OpsError(f"stack {name} can't be read: {reason}\n`pulumi stack ls` lists the stacks there are")
-    outputs = json.loads(found.stdout)
     try:
-        return Stack(name=name, **outputs)
+        return Stack.model_validate({**json.loads(found.stdout), "name": name})
     except ValidationError as error:
         # Only the names: the values may be secret.
         missing = ", ".join(sorted({str(problem["loc"][0]) for problem in error.errors(include_input=False)}))

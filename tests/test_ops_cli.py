@@ -63,6 +63,10 @@ def test_a_stack_is_read_from_its_outputs() -> None:
     assert "sk-secret" not in repr(stack)
 
 
+def test_an_output_called_name_is_not_the_stacks() -> None:
+    assert read_stack("local", ran(json.dumps({**OUTPUTS, "name": "bucket"}))).name == "local"
+
+
 def test_a_missing_stack_says_what_pulumi_said_and_what_to_do() -> None:
     with pytest.raises(OpsError, match=r"no stack named 'x' found.*\n`pulumi stack ls`"):
         read_stack("x", ran(stderr="error: no stack named 'x' found", returncode=255))
