@@ -28,6 +28,8 @@ from serving.spec import (
 )
 
 SECTION = "gateway"
+API_GROUP = "api"
+"""LiteLLM's model group for the closed API, which clients may ask for too."""
 API_KEY = "gateway_api_key"
 """The stack-config secret that holds the closed API's key."""
 API_MODELS: Mapping[str, str] = {"anthropic": "claude-haiku-5-5"}
@@ -271,8 +273,16 @@ def in_order(spec: GatewaySpec, upstreams: Iterable[Upstream]) -> list[Upstream]
 
 
 def served_name(spec: GatewaySpec, upstreams: Sequence[Upstream]) -> str:
-    """The model name that clients ask for. A stand-in's name goes on behind a blank; the gateway's does not."""
-    return spec.served_name or upstreams[0].model.split(" ", 1)[0]
+    """The model name that clients ask for. A stand-in's name goes on behind a blank; the gateway's does not.
+
+    Raises:
+        SpecError: it is the one by which they ask for the closed API.
+    """
+    name = spec.served_name or upstreams[0].model.split(" ", 1)[0]
+    if spec.api and name == API_GROUP:
+        why = f"clients ask for {spec.api} by that name; any other works"
+        raise SpecError([Problem(f"{NAMESPACE}:{SECTION}.served_name", name, why)])
+    return name
 
 
 def api_price(spec: GatewaySpec) -> TokenPrice | None:

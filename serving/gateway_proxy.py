@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from serving.gateway import GatewaySpec, Upstream, api_price
+from serving.gateway import API_GROUP, GatewaySpec, Upstream, api_price
 
 _MILLION = 10**6
 
@@ -20,8 +20,6 @@ API_KEY_NAME = "ANYWHERE_API_KEY"
 """The environment variable that holds the closed API's key."""
 MASTER_KEY_NAME = "VLLM_API_KEY"
 """LiteLLM's own key, which the guard puts into the requests that it lets through (`serving/data/guard.py`)."""
-API_GROUP = "api"
-"""LiteLLM's model group for the closed API."""
 
 
 def proxy_config(spec: GatewaySpec, name: str, ordered: Sequence[Upstream]) -> dict[str, Any]:

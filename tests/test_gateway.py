@@ -166,6 +166,9 @@ def test_the_name_of_a_stand_in_is_cut_off_at_its_blank() -> None:
     alias = Upstream(**{**vars_of(one), "model": "qwen3-4b (stand-in: SmolLM2-135M-Instruct)"})
     assert served_name(spec(), [alias]) == "qwen3-4b"
     assert served_name(spec(served_name="chat"), [one]) == "chat"
+    assert served_name(spec(served_name="api"), [one]) == "api"
+    with pytest.raises(SpecError, match="clients ask for anthropic by that name"):
+        served_name(spec(served_name="api", api="anthropic"), [one])
 
 
 def vars_of(one: Upstream) -> dict[str, Any]:
