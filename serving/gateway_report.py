@@ -11,6 +11,7 @@ from rich.table import Table
 from serving.cost import estimate
 from serving.gateway import GatewaySpec, Upstream, api_price
 from serving.gateway_vm import DISK_GB, vm_offer
+from serving.money import Money
 from serving.offers import Offer, no_charge
 from serving.prices import Price
 from serving.report import WIDTH, line_texts, render
@@ -85,7 +86,8 @@ def _rule(spec: GatewaySpec) -> Iterator[str]:
 def _where(spec: GatewaySpec, cost: Mapping[str, Any]) -> str:
     if spec.on == "local":
         return "this machine, no charge"
-    price = f"${cost['monthly_usd']} a month" if cost["monthly_usd"] is not None else "price not found"
+    monthly = Money.of(cost).monthly
+    price = "price not found" if monthly is None else f"${monthly} a month"
     return f"{spec.gcp.machine_type} in {spec.gcp.zone} with {DISK_GB} GB of disk and a static address, {price}"
 
 

@@ -147,6 +147,9 @@ def test_the_vm_its_disk_and_its_address_are_priced_and_what_is_not_known_is_nev
     stack = Upstream("a", "runpod", "m", ("http://a/v1",), False, Money(Decimal(1), Decimal(730)))
     assert "e2-small in mars-north1-a" in gateway_report(nowhere, "m", [stack], cost, 200)
     assert "price not found" in gateway_report(nowhere, "m", [stack], cost, 200)
+    machine_alone = gateway_cost(nowhere, [replace(one, region="mars-north1") for one in own])
+    assert (machine_alone["monthly_usd"], machine_alone["incomplete"]) == ("365.00", True)
+    assert "price not found" in gateway_report(nowhere, "m", [stack], machine_alone, 200)
 
 
 @pytest.mark.parametrize(
