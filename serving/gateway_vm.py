@@ -26,6 +26,10 @@ def _cidr(value: str) -> str:
         raise ValueError("a range of addresses in CIDR notation, such as `203.0.113.7/32`") from None
 
 
+Cidr = Annotated[str, AfterValidator(_cidr)]
+"""A range of addresses."""
+
+
 class GatewayVm(Part):
     """The VM of a gateway with `on: gcp`."""
 
@@ -40,7 +44,7 @@ class GatewayVm(Part):
         default="e2-small", description="`e2-small` has 2 GB, of which two proxies take 0.6; `e2-medium` has 4."
     )
     network: str = Field(default="default", pattern=r"^[\w./-]+$", description="VPC network, by name or self link.")
-    allow: tuple[Annotated[str, AfterValidator(_cidr)], ...] = Field(
+    allow: tuple[Cidr, ...] = Field(
         default=("0.0.0.0/0",), min_length=1, description="Addresses that may reach the gateway, as CIDR ranges."
     )
     ssh: bool = Field(default=False, description="Allow SSH through Identity-Aware Proxy.")

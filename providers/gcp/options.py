@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from providers.gcp.machines import is_zone
+from serving.gateway_vm import Cidr
 from serving.spec import Part
 
 IMAGE = "projects/ubuntu-os-accelerator-images/global/images/family/ubuntu-accelerator-2404-amd64-with-nvidia-580"
@@ -22,13 +22,6 @@ def _zone(value: str) -> str:
     if not is_zone(value):
         raise ValueError("a zone, such as `europe-west4-a`")
     return value
-
-
-def _cidr(value: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value))
-    except ValueError:
-        raise ValueError("a range of addresses in CIDR notation, such as `203.0.113.7/32`") from None
 
 
 def _exact(value: object) -> object:
@@ -71,7 +64,7 @@ class GcpOptions(Part):
     )
     secure_boot: bool = Field(default=True, description="Boot only signed code; needs an image with a signed driver.")
     network: str = Field(default="default", pattern=r"^[\w./-]+$", description="VPC network, by name or self link.")
-    allow: tuple[Annotated[str, AfterValidator(_cidr)], ...] = Field(
+    allow: tuple[Cidr, ...] = Field(
         default=("0.0.0.0/0",), min_length=1, description="Addresses that may reach the endpoint, as CIDR ranges."
     )
     ssh: bool = Field(default=False, description="Allow SSH through Identity-Aware Proxy.")
