@@ -22,6 +22,7 @@ from serving.offers import Offer
 from serving.quote import Running, Unread, running
 from serving.rented import from_output
 from serving.report import PlanView, cost_output, plan_facts, plan_report, rented_text
+from serving.spec import DeploymentSpec
 
 _READ_OUTPUTS = "pulumi:pulumi:readStackOutputs"
 _READS, _READ_PAUSE_S = 20, 0.05
@@ -158,11 +159,19 @@ def _report(plan: Plan, now: Running | Unread | None) -> str:
         model=plan.declared.model,
         engine=f"vLLM {engine.version}" if plan.offer.gpu else plan.offer.sku,
         creates=created(plan.declared, plan.servers),
-        notes=[*plan.declared.notes, *_age_notes(plan)],
+        notes=[*plan.declared.notes, *_gpu_notes(plan.spec), *_age_notes(plan)],
     )
     if os.environ.get(REPORT) == "json":
         return json.dumps(plan_facts(view, plan.quote, now))
     return plan_report(view, plan.quote, now)
+
+
+def _gpu_notes(spec: DeploymentSpec) -> list[str]:
+    if not spec.hardware.gpus:
+        return []
+    from providers.fitting import passed_over
+
+    return passed_over(spec, spec.provider)
 
 
 def _age_notes(plan: Plan) -> list[str]:

@@ -41,11 +41,29 @@ def misfits(spec: DeploymentSpec, platform: str) -> list[Reason]:
     """Why none of the wanted GPUs will do, or the one that comes nearest."""
     wanted = wanted_gpus(spec)
     cards = [card for card in all_gpus() if card.name in wanted] if wanted else _rented(platform)
-    verdicts = [_verdict(spec, card, platform) for card in cards]
+    verdicts = {card.name: _verdict(spec, card, platform) for card in cards}
     if not wanted:
-        verdicts = sorted(verdicts, key=lambda found: len(found.refusals))[:1]
-    listed = {f.key + f.wrong: Reason(f.key, f"{f.wrong}. {f.works}".rstrip()) for v in verdicts for f in v.refusals}
-    return list(listed.values())
+        verdicts = dict(sorted(verdicts.items(), key=lambda named: len(named[1].refusals))[:1])
+    said: dict[Reason, list[str]] = {}
+    for name, verdict in verdicts.items():
+        for found in verdict.refusals:
+            said.setdefault(Reason(found.key, f"{found.wrong}. {found.works}".rstrip()), []).append(name)
+    # What is true of all of them is no matter of the GPU.
+    return [
+        why if len(names) == len(verdicts) else Reason(why.key, f"{', '.join(names)}: {why.text}")
+        for why, names in said.items()
+    ]
+
+
+def passed_over(spec: DeploymentSpec, platform: str) -> list[str]:
+    """Which GPUs of `hardware.gpus` are not tried, and why, where others of them are."""
+    fitting = {card.name for card in fitting_gpus(spec, platform)}
+    wanted = wanted_gpus(spec)
+    left = [card for card in all_gpus() if card.name in wanted and card.name not in fitting] if fitting else []
+    return [
+        f"{card.name} is passed over: {_verdict(spec, card, platform).refusals[0].wrong}."
+        for card in sorted(left, key=lambda card: wanted[card.name])
+    ]
 
 
 def is_half(cards: Iterable[Gpu]) -> bool:
