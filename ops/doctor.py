@@ -19,7 +19,7 @@ from ops.spec import add_spec_options, asked_spec
 from ops.stack import OpsError, Run, pulumi_command
 from ops.text import show, show_json
 from providers.account import Account, Balance, Check, Holding, Verdict, load_account
-from providers.base import AuthError, PlatformError, live_prices, platform_names
+from providers.base import FOR_TESTS, AuthError, PlatformError, live_prices, platform_names
 from providers.model_shape import model_shape
 from serving.models import Model
 from serving.offers import Offer
@@ -235,8 +235,7 @@ def _chosen(named: Sequence[str], timeout_s: float) -> tuple[list[str], dict[str
             load_account(platform)(timeout_s)
         except PlatformError as error:
             left_out[platform] = str(error)
-    # The one in memory is for tests; who wants to know about it names it.
-    return [name for name in platform_names() if name not in left_out and name != "fake"], left_out
+    return [name for name in platform_names() if name not in left_out and name != FOR_TESTS], left_out
 
 
 def _level(levels: Sequence[str]) -> str:

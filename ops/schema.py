@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from providers.base import load_adapter, platform_names
+from providers.base import FOR_TESTS, load_adapter, platform_names
 from serving import NAMESPACE
 from serving.config import spec_schema
 from serving.gateway import SECTION, GatewaySpec
-
-_FOR_TESTS = "fake"
 
 
 def add_schema(commands: Any) -> None:
@@ -21,7 +19,7 @@ def add_schema(commands: Any) -> None:
 
 def stack_file_schema() -> dict[str, Any]:
     """The schema of `stacks/Pulumi.<stack>.yaml`, with the sections of every platform that people use."""
-    sections = {name: load_adapter(name).options for name in platform_names() if name != _FOR_TESTS}
+    sections = {name: load_adapter(name).options for name in platform_names() if name != FOR_TESTS}
     schema = spec_schema({**sections, SECTION: GatewaySpec})
     # A section like a platform's, but no platform.
     schema["properties"]["config"]["properties"][f"{NAMESPACE}:provider"]["enum"] = sorted(sections)

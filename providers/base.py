@@ -38,6 +38,9 @@ PLATFORMS: Mapping[str, str] = {
 }
 """Platform name -> its package. The name is what `vllm-anywhere:provider` takes."""
 
+FOR_TESTS = "fake"
+"""The platform in memory: who wants it names it."""
+
 PACKAGES: Mapping[str, str] = {**PLATFORMS, "gateway": "providers.gateway"}
 """Name -> package of everything that has resources and logs: the platforms, and what stands in front of them."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from providers.base import Ask, load_adapter, load_market, platform_names
+from providers.base import FOR_TESTS, Ask, load_adapter, load_market, platform_names
 from providers.local.pricing import Machine
 from providers.market import OFFLINE
 from providers.replicas import replicas, resources
@@ -63,12 +63,11 @@ MODES: Mapping[str, str] = {
     "gcp groups": "gcp-t4-spot",
 }
 """Ways to serve whose file in stacks/ hasn't the platform's own name; a platform is the first word."""
-_FOR_TESTS = "fake"
 
 
 def ways() -> dict[str, str]:
     """Each way to serve, with its file in stacks/."""
-    said = {way.partition(" ")[0] for way in MODES} | {_FOR_TESTS}
+    said = {way.partition(" ")[0] for way in MODES} | {FOR_TESTS}
     return {**MODES, **{name: name for name in platform_names() if name not in said}}
 
 
