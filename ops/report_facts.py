@@ -19,7 +19,7 @@ from ops.fit import fit_facts
 from ops.report_bench import Bench
 from serving import VERSION
 from serving.apis import ApiModel
-from serving.breakeven import Breakeven, SelfHost, Terms, breakeven
+from serving.breakeven import OBSERVED_ON, Breakeven, SelfHost, Terms, breakeven
 from serving.cost import BASED_ON_USE, Assumptions
 from serving.fit import changes_on
 from serving.lines import cents
@@ -176,6 +176,7 @@ def page_facts(report: Report) -> dict[str, Any]:
             "peak": str(terms.peak),
             "maintenance": str(terms.maintenance),
             "max_servers": terms.max_servers,
+            "measured_on": OBSERVED_ON,
         },
         "styles": STYLES,
         "service_times": service_times(),

@@ -26,7 +26,8 @@ function showHead() {
     "At the same settings every figure is that of vllm-anywhere compare and breakeven.";
   byId("speed-hint").textContent = data.bench.length
     ? `Measured: ${data.bench.map((run) => `${run.tokens_per_s.toFixed(0)} (${run.label})`).join(", ")}.`
-    : "337.46 was measured with Qwen3-4B on an A10; a benchmark of your own says more.";
+    : `${data.terms.speed} was measured with Qwen3-4B on an ${data.terms.measured_on}; ` +
+      "a benchmark of your own says more.";
 }
 
 function showRefused() {
