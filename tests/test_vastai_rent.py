@@ -5,6 +5,7 @@ The emulator is real HTTP on loopback; its clock and the code's are one, so no w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from providers.base import AuthError, CreateUncertain, Interrupted, NoCapacity, 
 from providers.lifecycle import ensure_gone
 from providers.native import Context
 from providers.vastai.client import SPACING_S, Vast, rented
+from providers.vastai.instances import VastInstance
 from providers.vastai.launch import Order, bid_for, body, in_pieces
 from providers.vastai.offers import Traffic, VastOffer
 from providers.vastai.rent import Renter
@@ -454,6 +456,22 @@ def test_a_404_that_is_not_the_apis_own_does_not_mean_gone(world: World) -> None
     vast = Vast(world.market.key, world.market.url, wait=lambda seconds: None, transport=page)
     with pytest.raises(PlatformError, match="HTTP 404"):
         vast.get(rental.instance.id)
+
+
+def test_a_machine_whose_state_never_settles_is_given_up_and_its_cost_is_known(world: World) -> None:
+    renter, states = world.renter, itertools.cycle(("loading", "offline"))
+    see = renter.vast.get
+
+    def unsettled(id: str) -> VastInstance | None:
+        assert world.clock.seconds < 24 * 3600
+        found = see(id)
+        return None if found is None else found.model_copy(update={"actual_status": next(states)})
+
+    renter.vast.get = unsettled  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(PlatformError, match=r"none of \d machines came to serve[\s\S]*has not settled after \d+ s"):
+        renter.rent()
+    assert world.ids == []
+    assert renter.wasted > 0
 
 
 def test_a_list_that_goes_in_circles_ends() -> None:

@@ -18,7 +18,7 @@ from providers.vastai.launch import Order, body
 from providers.vastai.offers import VastOffer, parse_offers
 from providers.vastai.search import best_per_machine, hourly_usd, misfits, query, ranked, winning
 from providers.vastai.siblings import Claims, machines_of_siblings
-from providers.vastai.states import Verdict, action_for
+from providers.vastai.states import PROVISION_S, Verdict, action_for
 from serving.failures import diagnose, explain
 
 MISSES_PER_SEARCH = 5
@@ -149,6 +149,12 @@ class Renter:
                 verdict = action_for(seen)
                 if verdict.do != "wait" and not (verdict.do == "keep" and not up):
                     return now, verdict
+                waited = context.clock() - begun
+                # Each state has its own limit, and a host that goes to and fro would reach none of them.
+                if waited > PROVISION_S + 2 * order.serve_s:
+                    return now, Verdict(
+                        "replace", f"it has not settled after {waited:.0f} s", blame_host=True, logs=True
+                    )
                 context.progress(f"instance {now.id}: {verdict.why}")
             context.wait(POLL_S[min(polls, len(POLL_S) - 1)])
             polls += 1
