@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, SecretStr
 
 from providers.base import Interrupted, PlatformError
+from providers.local.resources import ServerOutputs, outputs_of
 from providers.native import Context, Created, Found, Labelled, NativeResource, Properties, generation_in
 from serving.failures import explain
 from serving.gateway_proxy import as_json
@@ -50,16 +51,10 @@ class ProxyInputs(Labelled):
     )
 
 
-class ProxyOutputs(Properties):
+class ProxyOutputs(ServerOutputs):
     """The gateway as it is."""
 
-    label: str = Field(description="project/stack/resource/generation; also the resource's id.")
-    endpoint: str = Field(description="OpenAI base URL.")
-    port: int = Field(description="Port on 127.0.0.1.")
-    pid: int = Field(description="Process id; 0 when it is stopped.")
     run: str = Field(description="Changes with every proxy that is started.")
-    status: str = Field(description="`running` or `stopped`.")
-    log_file: str = Field(description="Where it writes what it does.")
 
 
 class Proxy(NativeResource[ProxyInputs, ProxyOutputs]):
@@ -185,17 +180,9 @@ def _only_keys(old: ProxyInputs, new: ProxyInputs) -> bool:
 
 
 def _outputs(machine: GatewayMachine, label: str) -> ProxyOutputs:
-    running, last = machine.is_running(label), machine.last_run(label)
-    port = last.port if last else 0
-    return ProxyOutputs(
-        label=label,
-        endpoint=f"http://127.0.0.1:{port}/v1",
-        port=port,
-        pid=last.pid if last and running else 0,
-        run=f"{last.pid if last else 0}.{machine.state(label)[0]}",
-        status="running" if running else "stopped",
-        log_file=str(machine.folder(label) / "server.log"),
-    )
+    last = machine.last_run(label)
+    run = f"{last.pid if last else 0}.{machine.state(label)[0]}"
+    return ProxyOutputs(**outputs_of(machine, label).model_dump(), run=run)
 
 
 RESOURCES = (Proxy(),)

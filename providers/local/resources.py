@@ -111,7 +111,7 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
             return None
         if inputs is None:
             inputs = ServerInputs(**want, label=id, generation=generation_in(id))
-        outputs_now = _outputs(machine, id)
+        outputs_now = outputs_of(machine, id)
         return Found(inputs.model_copy(update={"status": outputs_now.status}), outputs_now)
 
     def update(
@@ -153,7 +153,7 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
             started.drop()
             raise Interrupted("cancelled; the server that was starting has been stopped") from None
         started.commit()
-        return Created(inputs.label, _outputs(machine, inputs.label))
+        return Created(inputs.label, outputs_of(machine, inputs.label))
 
     def _until_healthy(self, machine: LocalMachine, context: Context, inputs: ServerInputs) -> Created[ServerOutputs]:
         """Wait for a server that already runs."""
@@ -164,7 +164,7 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
             if running is not None and context.clock() - begun > _limit(context, inputs):
                 return self._not_healthy(machine, inputs, running, context.clock() - begun)
             context.wait(_POLL_S)
-        return Created(inputs.label, _outputs(machine, inputs.label))
+        return Created(inputs.label, outputs_of(machine, inputs.label))
 
     def _not_healthy(
         self, machine: LocalMachine, inputs: ServerInputs, running: Running, waited: float
@@ -174,7 +174,7 @@ class Server(NativeResource[ServerInputs, ServerOutputs]):
             "`pulumi up` waits again, `pulumi destroy` ends it"
         )
         problem = explain(what, machine.log_tail(inputs.label, 200))
-        return Created(inputs.label, _outputs(machine, inputs.label), problem)
+        return Created(inputs.label, outputs_of(machine, inputs.label), problem)
 
     def _drain(self, machine: LocalMachine, context: Context, label: str, running: Running) -> None:
         """Wait until clients have moved on: nothing in flight and no token served for a while."""
@@ -213,7 +213,8 @@ def _keys(inputs: ServerInputs) -> dict[str, str]:
     return dict(zip(_KEYS, (key, previous or key), strict=True))
 
 
-def _outputs(machine: LocalMachine, label: str) -> ServerOutputs:
+def outputs_of(machine: LocalMachine, label: str) -> ServerOutputs:
+    """The process of a label as it is."""
     running, last = machine.is_running(label), machine.last_run(label)
     port = last.port if last else 0
     return ServerOutputs(
