@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import traceback
-from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -189,10 +188,6 @@ class ModalEmulator(Emulator):
         """The apps that are deployed."""
         with self.world.settled() as workspace:
             return [app for app in workspace.apps.values() if app.live]
-
-    def rpc_counts(self) -> Counter[str]:
-        """How often each RPC was called."""
-        return Counter(call.name for call in self.rpcs)
 
     def boot(self, **how: Any) -> None:
         """How containers start from now on (`Boot`)."""

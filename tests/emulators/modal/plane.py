@@ -37,9 +37,6 @@ class Plane:
     def WorkspaceNameLookup(self, request: Any) -> Any:
         return api_pb2.WorkspaceNameLookupResponse(workspace_name="emulated", username="emulated")
 
-    def WorkspaceBillingSummary(self, request: Any) -> Any:
-        return api_pb2.WorkspaceBillingSummaryResponse(metered_cost="12.5", billed_cost="2.5")
-
     def EnvironmentGetOrCreate(self, request: Any) -> Any:
         name = self._environment(request.deployment_name)
         metadata = api_pb2.EnvironmentMetadata(
