@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from providers.base import CreateUncertain, Interrupted, PlatformError
+from providers.base import CreateUncertain, Interrupted
 from providers.modal.definition import FUNCTION, Definition, app_of
 from providers.modal.labels import REVISION, id_of, label_in, split_id
 from providers.modal.session import Gone, NoAnswer, Session, sdk, token_from
@@ -92,7 +92,7 @@ class Modal:
 
     def app(self, id: str) -> Deployed | None:
         """The deployed app of that id; None when there is none, or it was stopped."""
-        environment, name = split(id)
+        environment, name = split_id(id)
 
         async def ask(client: modal.Client) -> Deployed | None:
             import modal
@@ -116,7 +116,7 @@ class Modal:
             CreateUncertain: when it may be deployed all the same.
             Refused, AuthError: when it is not.
         """
-        environment, name = split(id)
+        environment, name = split_id(id)
 
         async def ask(client: modal.Client) -> None:
             app = app_of(name, environment, definition)
@@ -147,7 +147,7 @@ class Modal:
 
     def shape(self, id: str) -> Shape | None:
         """What the app's function is like now; None when it has none that serves."""
-        environment, name = split(id)
+        environment, name = split_id(id)
 
         async def ask(client: modal.Client) -> Shape:
             import modal
@@ -175,7 +175,7 @@ class Modal:
 
     def scale(self, id: str, minimum: int, maximum: int, window_s: int) -> None:
         """Change the autoscaler of what is deployed; no container is restarted."""
-        environment, name = split(id)
+        environment, name = split_id(id)
 
         async def ask(client: modal.Client) -> None:
             import modal
@@ -190,7 +190,7 @@ class Modal:
 
     def load(self, id: str) -> Load | None:
         """Containers and requests of the app's function now; None when it has none."""
-        environment, name = split(id)
+        environment, name = split_id(id)
 
         async def ask(client: modal.Client) -> Load:
             import modal
@@ -203,7 +203,7 @@ class Modal:
 
     def has_volume(self, id: str) -> bool:
         """Whether there is a volume of that id."""
-        environment, name = split(id)
+        environment, name = split_id(id)
 
         async def ask(client: modal.Client) -> bool:
             import modal
@@ -215,7 +215,7 @@ class Modal:
 
     def create_volume(self, id: str, *, again: bool) -> None:
         """Make a volume. One that is there is left as it is when this is done `again`, else it is refused."""
-        environment, name = split(id)
+        environment, name = split_id(id)
 
         async def ask(client: modal.Client) -> None:
             import modal
@@ -228,7 +228,7 @@ class Modal:
 
     def delete_volume(self, id: str) -> None:
         """Delete a volume with everything on it; one that is gone already is no error."""
-        environment, name = split(id)
+        environment, name = split_id(id)
 
         async def ask(client: modal.Client) -> None:
             import modal
@@ -239,7 +239,7 @@ class Modal:
 
     def log_tail(self, id: str, lines: int) -> list[str]:
         """The last lines that an app's containers wrote."""
-        environment, name = split(id)
+        environment, name = split_id(id)
 
         async def ask(client: modal.Client) -> list[str]:
             import modal
@@ -344,18 +344,6 @@ def _no_git() -> Generator[None]:
 def log_tail(server_id: str, lines: int) -> list[str]:
     """The last lines of a server's log, by its Pulumi id."""
     return connect(lambda seconds: False).log_tail(server_id, lines)
-
-
-def split(id: str) -> tuple[str, str]:
-    """`split_id`, for ids that people type.
-
-    Raises:
-        PlatformError: it is no such id.
-    """
-    try:
-        return split_id(id)
-    except ValueError as error:
-        raise PlatformError(str(error)) from None
 
 
 def _first(value: float | tuple[float, float] | None) -> float:

@@ -13,6 +13,8 @@ import hashlib
 import re
 from collections.abc import Mapping
 
+from providers.base import PlatformError
+
 REVISION = "vllm-anywhere-revision"
 """The tag that tells what an app's containers run."""
 
@@ -61,11 +63,11 @@ def split_id(id: str) -> tuple[str, str]:
     """Environment and name.
 
     Raises:
-        ValueError: it is no such id.
+        PlatformError: it is no such id.
     """
     environment, slash, name = id.partition("/")
     if not (environment and slash and name) or "/" in name:
-        raise ValueError(f"{id} is no app or volume on Modal; an id looks like main/my-app")
+        raise PlatformError(f"{id} is no app or volume on Modal; an id looks like main/my-app")
     return environment, name
 
 
