@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def model_shape(asked: ModelSpec) -> Model:
     try:
         return model(asked.name)
     except UnknownModel as error:
-        for path in _downloaded(asked):
+        if path := _downloaded(asked):
             return _parse(asked, path, "name")
         file = "config.json"
         fix = (
@@ -48,8 +47,8 @@ def _parse(asked: ModelSpec, path: Path, field: str) -> Model:
         raise SpecError([Problem(key, value, f"{path} is not a JSON object")]) from None
 
 
-def _downloaded(asked: ModelSpec) -> Iterator[Path]:
-    """Configs of the model in Hugging Face's cache, the asked revision's or main's first."""
+def _downloaded(asked: ModelSpec) -> Path | None:
+    """The config of the model's asked revision, or main's, in Hugging Face's cache; None where it is not there."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     folder = cache / f"models--{asked.name.replace('/', '--')}"
@@ -59,5 +58,4 @@ def _downloaded(asked: ModelSpec) -> Iterator[Path]:
     except OSError:
         commit = revision
     wanted = folder / "snapshots" / commit / "config.json"
-    if wanted.is_file():
-        yield wanted
+    return wanted if wanted.is_file() else None
