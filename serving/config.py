@@ -47,7 +47,7 @@ def parse_spec(config: Mapping[str, str], platforms: Collection[str]) -> tuple[D
             continue
         if key not in sections and key not in platforms:
             known = sorted(sections | set(platforms) | SECRET_KEYS)
-            problems.append(Problem(full_key, "", f"no such key. {_did_you_mean(key, known)}"))
+            problems.append(Problem(full_key, "", f"no such key. {_did_you_mean(key, known, _PATHS)}"))
         elif key == "provider":
             fields[key] = text
         else:
@@ -139,7 +139,8 @@ def _problem(part: type[BaseModel], section: str, found: Any) -> Problem:
     key = f"{NAMESPACE}:" + ".".join(p for p in parts if p)
     if found["type"] == "extra_forbidden":
         known = _fields_at(part, found["loc"][:-1])
-        return Problem(key, _shown(found["input"]), f"no such key. {_did_you_mean(str(found['loc'][-1]), known)}")
+        meant = _did_you_mean(str(found["loc"][-1]), known, _PATHS if part is DeploymentSpec else {})
+        return Problem(key, _shown(found["input"]), f"no such key. {meant}")
     hidden = isinstance((found.get("ctx") or {}).get("error"), SecretRefusedError)
     shown = "[secret]" if hidden else _shown(found["input"])
     return Problem(key, shown, _what_works(key, found) + _meaning(part, found["loc"]))
@@ -197,9 +198,24 @@ def _fields_at(part: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
     return sorted(model.model_fields)
 
 
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"Did you mean `{close[0]}`?" if close else "What there is: " + ", ".join(f"`{k}`" for k in known)
+_PATHS: Mapping[str, str] = {
+    **{
+        name: f"{section}.{name}"
+        for section, field in DeploymentSpec.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for name in field.annotation.model_fields
+    },
+    "replicas": "scaling.min",
+    "tensor_parallel_size": "hardware.gpu_count",
+}
+"""What is asked for in the wrong place, or by the name that others give it, and its place."""
+
+
+def _did_you_mean(word: str, known: Sequence[str], elsewhere: Mapping[str, str] = {}) -> str:
+    """The nearest of the names that can stand there, or the place of one that stands `elsewhere`."""
+    names = {**elsewhere, **{name: name for name in known}}
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"Did you mean `{names[close[0]]}`?" if close else "What there is: " + ", ".join(f"`{k}`" for k in known)
 
 
 def _shown(value: object) -> str:
