@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -199,9 +200,9 @@ def parse_config(name: str, config: Mapping[str, Any]) -> Model:
     if isinstance(config.get("text_config"), Mapping):
         text = {**config, **cast("Mapping[str, Any]", config["text_config"])}
         caveats.append("its vision or audio tower is not counted")
+    _refuse_impossible_shapes(name, text)
     architecture = str((config.get("architectures") or [""])[0])
     _refuse_what_is_no_attention_decoder(name, text)
-    _refuse_impossible_shapes(name, text)
     heads, hidden = int(text["num_attention_heads"]), int(text["hidden_size"])
     layers = int(text["num_hidden_layers"])
     latent = int(text.get("kv_lora_rank") or 0)
@@ -235,7 +236,7 @@ def parse_config(name: str, config: Mapping[str, Any]) -> Model:
         ffn=int(text.get("intermediate_size") or 4 * hidden),
         vocab=int(text["vocab_size"]),
         tied=bool(text.get("tie_word_embeddings", kind.startswith("gemma"))),
-        max_positions=_max_positions(text),
+        max_positions=_max_positions(name, text),
         dtype=_dtype(text),
         qk_norm=kind.startswith(("qwen3", "gemma3")),
         qkv_bias=kind.startswith("qwen2") or bool(text.get("attention_bias")),
@@ -278,6 +279,9 @@ _NOT_NEGATIVE = (
 
 
 def _refuse_impossible_shapes(name: str, text: Mapping[str, Any]) -> None:
+    for key in ("architectures", "layer_types", "mlp_only_layers"):
+        if not isinstance(text.get(key), list | None):
+            raise UnsupportedModel(f"the config of `{name}` has `{key}`: {text[key]!r}, where a list works")
     absent = [key for key in _NEEDED if text.get(key) is None]
     if absent:
         raise UnsupportedModel(f"the config of `{name}` has no {', '.join(f'`{key}`' for key in absent)}")
@@ -305,7 +309,16 @@ def _refuse_what_is_no_attention_decoder(name: str, text: Mapping[str, Any]) -> 
         raise UnsupportedModel(f"`{name}` has state-space or linear-attention layers, whose cache is not modelled here")
 
 
-def _max_positions(text: Mapping[str, Any]) -> int:
+def _number(name: str, settings: Mapping[str, Any], *keys: str) -> float:
+    """The first of these keys that is given; 0 where none is."""
+    key = next((key for key in keys if settings.get(key) is not None), keys[0])
+    value = settings.get(key, 0) or 0
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise UnsupportedModel(f"the config of `{name}` has `{key}`: {value!r}, where a number works")
+    return float(value)
+
+
+def _max_positions(name: str, text: Mapping[str, Any]) -> int:
     """`max_position_embeddings`, times the YaRN factor when the config asks for it."""
     longest = int(text["max_position_embeddings"])
     scaling = text.get("rope_scaling")
@@ -313,7 +326,7 @@ def _max_positions(text: Mapping[str, Any]) -> int:
         kind = scaling.get("rope_type") or scaling.get("type")
         original = scaling.get("original_max_position_embeddings")
         if kind == "yarn" and isinstance(original, int):
-            return max(longest, int(original * float(scaling.get("factor", 1))))
+            return max(longest, int(original * (_number(name, cast("Mapping[str, Any]", scaling), "factor") or 1)))
     return longest
 
 
@@ -322,19 +335,25 @@ def _dtype(text: Mapping[str, Any]) -> Dtype:
     return cast("Dtype", named) if named in ("bfloat16", "float16") else "float16"
 
 
+def _map(value: object) -> Mapping[str, Any]:
+    """The map; an empty one for anything else."""
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
+
+
 def _with_quantization(found: Model, raw: object) -> Model:
     if not isinstance(raw, Mapping):
         return found
     settings = cast("Mapping[str, Any]", raw)
     method = str(settings.get("quant_method") or "unknown").lower()
-    bits: float = float(settings.get("bits") or settings.get("w_bit") or 0)
-    group = int(settings.get("group_size") or settings.get("q_group_size") or 0)
+    bits = _number(found.name, settings, "bits", "w_bit")
+    group = int(_number(found.name, settings, "group_size", "q_group_size"))
     if method == "bitsandbytes":
         bits = 8 if settings.get("load_in_8bit") else 4
     elif method == "compressed-tensors":
-        groups = settings.get("config_groups") or {}
-        weights = next((g.get("weights") or {} for g in groups.values() if isinstance(g, Mapping)), {})
-        bits, group = float(weights.get("num_bits") or 8), int(weights.get("group_size") or 0)
+        first = next(iter(_map(settings.get("config_groups")).values()), None)
+        weights = _map(_map(first).get("weights"))
+        bits = _number(found.name, weights, "num_bits") or 8
+        group = int(_number(found.name, weights, "group_size"))
     elif method == "modelopt":
         bits, group = (4, 16) if "FP4" in str(settings.get("quant_algo", "")).upper() else (8, 0)
     elif method == "mxfp4":

@@ -155,6 +155,8 @@ def test_what_cannot_be_told_is_refused_with_the_reason(change: dict[str, Any], 
         ({"first_k_dense_replace": 99}, "99 dense of 36 layers"),
         ({"kv_lora_rank": 512}, "0 wide heads"),
         ({"quantization_config": {"quant_method": "awq", "bits": -4}}, "-4 bits"),
+        ({"quantization_config": {"quant_method": "awq", "bits": "4"}}, "`bits`: '4', where a number works"),
+        ({"layer_types": 3}, "`layer_types`: 3, where a list works"),
     ],
     ids=str,
 )
@@ -163,9 +165,21 @@ def test_a_shape_that_no_decoder_has_is_refused(change: dict[str, Any], words: s
         parse_config("x/y", {**QWEN3_4B, **change})
 
 
+ODD = st.one_of(st.integers(-3, 3), st.floats(), st.text(max_size=3), st.none(), st.lists(st.integers(), max_size=2))
+QUANTIZED = st.fixed_dictionaries(
+    {"quant_method": st.sampled_from(["awq", "gptq", "fp8", "compressed-tensors"])},
+    optional={
+        "bits": ODD,
+        "group_size": ODD,
+        "config_groups": ODD | st.fixed_dictionaries({"a": ODD | st.fixed_dictionaries({"weights": ODD})}),
+    },
+)
+SCALED = st.fixed_dictionaries({"type": st.just("yarn"), "factor": ODD, "original_max_position_embeddings": ODD})
+
+
 @given(
-    st.sampled_from(sorted(key for key, value in QWEN3_4B.items() if type(value) is int)),
-    st.one_of(st.integers(-3, 3), st.floats(), st.text(max_size=3), st.none(), st.lists(st.integers(), max_size=2)),
+    st.sampled_from([*QWEN3_4B, "layer_types", "mlp_only_layers", "rope_scaling", "quantization_config"]),
+    ODD | QUANTIZED | SCALED,
 )
 def test_a_config_is_read_or_refused_and_never_fails_otherwise(key: str, value: object) -> None:
     try:
