@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ _SECRETS = {
     "own_api_key": "Your own API key, instead of the random one.",
     "gateway_api_key": "The key of the closed API behind a gateway.",
 }
+_MAY_BE_SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
 SECRET_KEYS = frozenset(_SECRETS)
 """Stack-config keys that hold secrets. They are never part of the spec, so they can't be printed with it."""
 
@@ -53,7 +55,7 @@ def parse_spec(config: Mapping[str, str], platforms: Collection[str]) -> tuple[D
         else:
             value = _json_object(text)
             if value is None:
-                problems.append(Problem(full_key, _shown(text), "a map of settings, such as `{max_len: 8192}`"))
+                problems.append(_no_map(full_key, key, text))
             elif key in platforms:
                 own[key] = value
             else:
@@ -133,6 +135,21 @@ def _json_object(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None  # pyright: ignore[reportUnknownVariableType]
 
 
+def _no_map(full_key: str, key: str, text: str) -> Problem:
+    """A section that is one value."""
+    if key == "api_key":
+        # Whoever writes a key there means it to be one.
+        fix = "a map of settings, such as `{rotation: 2}`; a key of your own is `own_api_key`, set with `--secret`"
+        return Problem(full_key, "[secret]", fix)
+    names = (
+        getattr(DeploymentSpec.model_fields[key].annotation, "model_fields", {})
+        if key in DeploymentSpec.model_fields
+        else {}
+    )
+    example = "".join(f", such as `{{{name}: ...}}`" for name in list(names)[:1])
+    return Problem(full_key, _shown(text), f"a map of settings{example}")
+
+
 def _problem(part: type[BaseModel], section: str, found: Any) -> Problem:
     """One pydantic error as a problem of the stack config."""
     parts = [section, *(str(p) for p in found["loc"])] if section else [str(p) for p in found["loc"]]
@@ -140,7 +157,8 @@ def _problem(part: type[BaseModel], section: str, found: Any) -> Problem:
     if found["type"] == "extra_forbidden":
         known = _fields_at(part, found["loc"][:-1])
         meant = _did_you_mean(str(found["loc"][-1]), known, _PATHS if part is DeploymentSpec else {})
-        return Problem(key, _shown(found["input"]), f"no such key. {meant}")
+        shown = "[secret]" if _MAY_BE_SECRET.search(str(found["loc"][-1])) else _shown(found["input"])
+        return Problem(key, shown, f"no such key. {meant}")
     hidden = isinstance((found.get("ctx") or {}).get("error"), SecretRefusedError)
     shown = "[secret]" if hidden else _shown(found["input"])
     return Problem(key, shown, _what_works(key, found) + _meaning(part, found["loc"]))
@@ -205,6 +223,7 @@ _PATHS: Mapping[str, str] = {
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
         for name in field.annotation.model_fields
     },
+    **{name: name for name in SECRET_KEYS},
     "replicas": "scaling.min",
     "tensor_parallel_size": "hardware.gpu_count",
 }

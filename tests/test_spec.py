@@ -78,6 +78,28 @@ def test_each_problem_names_its_key_and_what_would_work(sections: dict[str, Any]
     assert fix in problem.fix
 
 
+@pytest.mark.parametrize(
+    ("key", "text", "fix"),
+    [
+        ("budget", "20", "a map of settings, such as `{monthly_usd: ...}`"),
+        ("runpod", "pod", "a map of settings"),
+        ("api_key", "sk-mine", "a key of your own is `own_api_key`"),
+    ],
+)
+def test_a_section_that_is_one_value_is_told_what_belongs_there(key: str, text: str, fix: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec({f"vllm-anywhere:{key}": text}, PLATFORMS)
+    (problem,) = caught.value.problems
+    assert problem.fix.startswith("a map of settings") and fix in problem.fix
+
+
+def test_a_secret_under_a_wrong_key_is_not_shown() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec({"vllm-anywhere:api_key": "sk-mine", "vllm-anywhere:model": '{"hf_token": "hf-mine"}'}, PLATFORMS)
+    assert "mine" not in str(caught.value)
+    assert "Did you mean `hf_token`?" in str(caught.value)
+
+
 def test_all_problems_are_told_at_once() -> None:
     found = problems(provider="aws", model={"max_len": 0, "dtype": "x"}, hardwear={})
     assert {problem.key.removeprefix("vllm-anywhere:") for problem in found} == {
