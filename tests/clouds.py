@@ -39,7 +39,7 @@ class Clouds:
             "vastai": bool(self.vastai.instances),
             "modal": self.modal.state() != {"apps": [], "volumes": []},
             "gcp": bool(self.gcp.all()),
-            "lambda": bool(self.lambda_cloud.instances),
+            "lambda": bool(self.lambda_cloud.instances or self.lambda_cloud.rulesets),
         }
         return {platform for platform, anything in found.items() if anything}
 

@@ -1,6 +1,6 @@
 """One spec, and only `provider` changes: round all platforms in one stack, with a client that must see no outage.
 
-Pulumi's engine is real, and so is every server that answers; RunPod, Vast.ai and Google Cloud are emulated.
+Pulumi's engine is real, and so is every server that answers; the clouds are emulated.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def asked(outputs: dict[str, Any], key: str) -> str:
 def test_only_the_provider_changes_round_all_platforms_and_no_request_fails(project: Project, clouds: Clouds) -> None:
     project.config("model.served_name", "qwen3-4b")
     project.config("ready.timeout_s", "90")
-    tour = ["local", "runpod", "vastai", "gcp", "local"]
+    tour = ["local", "runpod", "vastai", "lambda", "gcp", "local"]
     project.config("provider", tour[0])
     project.up()
     with Client(project, project.outputs()["api_key"]) as client:
