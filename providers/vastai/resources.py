@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, SecretStr
 
 from providers.base import PlatformError
+from providers.lifecycle import ensure_gone
 from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties, generation_in
 from providers.vastai.serverless import SERVERLESS
+from providers.vastai.states import Verdict, action_for
 
 if TYPE_CHECKING:
     from providers.vastai.client import Vast
     from providers.vastai.instances import VastInstance
     from providers.vastai.launch import Order
     from providers.vastai.rent import Renter
-    from providers.vastai.states import Verdict
 
 RUNNING = "running"
 
@@ -163,8 +164,6 @@ class Instance(NativeResource[InstanceInputs, InstanceOutputs]):
         return Created(id, done, f"instance {id}: {verdict.why}. It may cost money: {ways}")
 
     def delete(self, context: Context, id: str, outputs: InstanceOutputs) -> None:
-        from providers.lifecycle import ensure_gone
-
         vast = _vast(context)
         ensure_gone(context, id, destroy=vast.destroy, exists=lambda wanted: vast.get(wanted) is not None)
 
@@ -233,7 +232,6 @@ def _order(context: Context, inputs: InstanceInputs) -> Order:
 
 def _verdict(vast: Vast, one: VastInstance, inputs: InstanceInputs, now: InstanceOutputs, at: datetime) -> Verdict:
     from providers.vastai.health import answers
-    from providers.vastai.states import action_for
 
     address = one.address(inputs.port)
     up = answers(inputs.ca_pem)(address) if address and one.actual_status == RUNNING else None
@@ -321,8 +319,6 @@ def _imported(one: VastInstance) -> InstanceInputs:
 
 
 def _date(seconds: Decimal | None) -> str:
-    from datetime import UTC
-
     return "" if seconds is None else datetime.fromtimestamp(int(seconds), UTC).isoformat()
 
 

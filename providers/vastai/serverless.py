@@ -9,6 +9,7 @@ The routes of workergroups (`/autojobs/`) are those of the vendor's own client; 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from providers.base import PlatformError
+from providers.lifecycle import ensure_gone, ensure_one
 from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties
 
 if TYPE_CHECKING:
@@ -68,8 +70,6 @@ class Endpoint(NativeResource[EndpointInputs, EndpointOutputs]):
         return []
 
     def create(self, context: Context, inputs: EndpointInputs) -> Created[EndpointOutputs]:
-        from providers.lifecycle import ensure_one
-
         jobs = Jobs(_vast(context), "endptjobs")
         name = endpoint_name(inputs.label)
         made = ensure_one(
@@ -105,8 +105,6 @@ class Endpoint(NativeResource[EndpointInputs, EndpointOutputs]):
         return Created(id, outputs)
 
     def delete(self, context: Context, id: str, outputs: EndpointOutputs) -> None:
-        from providers.lifecycle import ensure_gone
-
         vast = _vast(context)
         jobs = Jobs(vast, "endptjobs")
         left: list[str] = []
@@ -145,8 +143,6 @@ class Workergroup(NativeResource[WorkergroupInputs, WorkergroupOutputs]):
     replace_on: ClassVar[frozenset[str]] = frozenset({"endpoint_id", "endpoint_name"})
 
     def create(self, context: Context, inputs: WorkergroupInputs) -> Created[WorkergroupOutputs]:
-        from providers.lifecycle import ensure_one
-
         jobs = Jobs(_vast(context), "autojobs")
         name = inputs.endpoint_name
         made = ensure_one(
@@ -181,8 +177,6 @@ class Workergroup(NativeResource[WorkergroupInputs, WorkergroupOutputs]):
         return Created(id, outputs)
 
     def delete(self, context: Context, id: str, outputs: WorkergroupOutputs) -> None:
-        from providers.lifecycle import ensure_gone
-
         jobs = Jobs(_vast(context), "autojobs")
         ensure_gone(context, id, destroy=jobs.delete, exists=lambda id: jobs.get(id) is not None)
 
@@ -257,8 +251,6 @@ def _workers(inputs: WorkergroupInputs) -> dict[str, Any]:
 
 
 def _endpoint_outputs(label: str) -> EndpointOutputs:
-    import os
-
     name = endpoint_name(label)
     proxy = os.environ.get(PROXY_VARIABLE) or PROXY
     return EndpointOutputs(label=label, name=name, endpoint=f"{proxy}/{name}/v1")
