@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr
 from providers.native import Labelled, generation_in
 from providers.runpod import answers
 from providers.runpod.answers import exec_form, script_of
+from serving.guard import API_KEY, PREVIOUS_KEY
 
 PORT = 8000
 
@@ -167,7 +168,6 @@ def update_body(pod: answers.Pod, inputs: PodInputs) -> dict[str, Any]:
 
 def environment(inputs: PodInputs) -> dict[str, str]:
     """The container's environment: a reference to a RunPod secret where there is one, else the value in clear."""
-    from serving.guard import API_KEY
     from serving.start import start_env
 
     token = inputs.hf_token.get_secret_value() if inputs.hf_token else None
@@ -208,7 +208,6 @@ def objection(pod: answers.Pod, inputs: PodInputs, listed: Decimal | None) -> st
 
 def inputs_of(pod: answers.Pod, known: PodInputs | None) -> PodInputs:
     """Inputs that say what is there, in the words of what state knows where that still holds."""
-    from serving.guard import API_KEY, PREVIOUS_KEY
     from serving.start import HF_TOKEN
 
     status = "exited" if pod.status in ENDED else "running"
