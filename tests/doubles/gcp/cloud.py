@@ -41,10 +41,6 @@ class Faults(BaseModel):
     """Ids of what somebody deletes before the next read. Once."""
     timed_out: tuple[str, ...] = ()
     """VMs by name whose creation is not seen to end, though it does. Once."""
-    hidden_accounts: int = 0
-    """How many looks at a service account still miss it after it was made."""
-    secret_denials: int = 0
-    """How many times a booting VM is refused its secrets, as while a new binding spreads."""
 
 
 @dataclass

@@ -70,7 +70,7 @@ def _objections(cloud: Cloud, inputs: Mapping[str, Any], where: Mapping[str, str
     if not resolved(_image(inputs), project):
         yield f"googleapi: Error 404: The resource '{_image(inputs)}' was not found, notFound"
     account = inputs.get("serviceAccount") or {}
-    if (email := account.get("email")) and not plain.account_visible(cloud, email):
+    if (email := account.get("email")) and not plain.account_exists(cloud, email):
         yield answers.invalid(
             f"Invalid value for field 'resource.serviceAccounts[0].email': '{email}'. The specified service account "
             "was not found"

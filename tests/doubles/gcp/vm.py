@@ -145,7 +145,6 @@ class Google:
         self._cloud = cloud
         self._record = record
         self._token = secrets.token_hex(8)
-        self._denials = cloud.faults().secret_denials
 
     def metadata(self, path: str) -> str | None:
         account = self._record.outputs.get("serviceAccount")
@@ -177,8 +176,7 @@ class Google:
         parent, _, wanted = name.rpartition("/versions/")
         versions = [each for each in self._cloud.all("SecretVersion") if _same_secret(each, parent)]
         found = [each for each in versions if wanted in ("latest", each.outputs["version"])]
-        if self._denials or not found or not self._may_read(str(found[-1].outputs["secret"]), account["email"]):
-            self._denials = max(0, self._denials - 1)
+        if not found or not self._may_read(str(found[-1].outputs["secret"]), account["email"]):
             return _error(403, f"Permission 'secretmanager.versions.access' denied for resource '{name}'.")
         newest = max(found, key=lambda each: int(each.outputs["version"]))
         data = str(newest.hidden.get("data") or newest.outputs["secretData"])
