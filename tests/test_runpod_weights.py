@@ -143,6 +143,8 @@ def test_the_token_is_in_the_environment_and_not_in_the_script() -> None:
 
 
 HUB = """
+import os, pathlib
+
 class File:
     def __init__(self, rfilename, size): self.rfilename, self.size = rfilename, size
 
@@ -150,7 +152,12 @@ class Info:
     siblings = [File("model.safetensors", 5_000_000), File("model.bin", 9_000_000)]
 
 class HfApi:
-    def model_info(self, model, revision, files_metadata): return Info()
+    def model_info(self, model, revision, files_metadata):
+        # A file that is listed, and gone when it is looked at: a part that has just got its name.
+        blobs = pathlib.Path(os.environ["HF_HOME"], "hub", "models--" + model.replace("/", "--"), "blobs")
+        blobs.mkdir(parents=True)
+        (blobs / "0a1b.incomplete").symlink_to("gone")
+        return Info()
 
 class Refused(Exception):
     class response: status_code = 403

@@ -18,10 +18,18 @@ def say(text: str) -> None:
     print(f"weights: {text}", flush=True)
 
 
+def size_of(file: Path) -> int:
+    """Bytes; none of a part that has got its own name since it was listed."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def tell(folder: str, total: int) -> None:
     """Every second, how much of it has come: parts of files too."""
     while True:
-        there = sum(file.stat().st_size for file in Path(folder).glob("*"))
+        there = sum(size_of(file) for file in Path(folder).glob("*"))
         say(f"{there // 10**6} of {total // 10**6} MB")
         time.sleep(1)
 
