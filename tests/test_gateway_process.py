@@ -96,7 +96,7 @@ class FakeProxy:
     """A proxy that does what a test says."""
 
     def __init__(self) -> None:
-        self.ended = self.released = self.killed = self.ready = False
+        self.ended = self.released = self.killed = self.ready = self.cleared = False
 
     def answers(self) -> bool:
         return self.ready
@@ -105,6 +105,7 @@ class FakeProxy:
         self.released = True
 
     def gone(self) -> bool:
+        self.cleared = self.ended
         return self.ended
 
     def kill(self) -> None:
@@ -164,6 +165,7 @@ def test_a_proxy_that_ended_by_itself_is_started_again_until_one_answers() -> No
     goes_on(0)
     started[0].ended = True
     assert goes_on(0) == 2, "the first time at once"
+    assert started[0].cleared, "what it was started from has keys in it"
     for count, pause in enumerate((1.0, 2.0, 5.0, 10.0, 10.0), 2):
         started[-1].ended = True
         assert goes_on(0) == goes_on(pause / 2) == count

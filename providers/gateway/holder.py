@@ -157,6 +157,7 @@ class Holder:
         self._leaving = [one for one in self._leaving if not one.gone()]
         if self._current and self._current.ended:
             self._current.release()
+            self._leaving.append(self._current)
             self._current = None
             if self._clock() - self._begun > _LIVED_S:
                 self._restarts = 0
