@@ -46,7 +46,7 @@ FROM_A_CLONE = {"README.md", "CONTRIBUTING.md", "docs/getting-started.md"}
 UP = "pulumi stack output endpoint -s local >/dev/null 2>&1 || make up"
 """What pages about a running deployment take for granted."""
 
-NOT_RUN = 13
+NOT_RUN = 12
 """Blocks that can't be run. A new one needs a reason on its page, and a look here."""
 
 KEYS = ("RUNPOD_API_KEY", "VAST_API_KEY", "MODAL_TOKEN_ID", "MODAL_TOKEN_SECRET", "LAMBDA_API_KEY", "GOOGLE_PROJECT")
