@@ -11,9 +11,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from providers.base import PlatformError
 from providers.lifecycle import ensure_gone
 from providers.modal.client import Modal, connect
 from providers.modal.labels import id_of, name_of, split_id
+from providers.modal.session import NoAnswer
 from providers.native import Context, Created, Found, Labelled, NativeResource, Properties
 
 
@@ -48,10 +50,15 @@ class VolumeResource(NativeResource[VolumeInputs, VolumeOutputs]):
         """`create`, in a given account. With an owner, what is there already can only be this stack's own.
 
         Raises:
-            PlatformError: there is one of that name, and it may be anybody's.
+            PlatformError: Modal did not answer; or without an owner, there is one of that name already.
         """
         id = id_of(inputs.environment, name_of(inputs.label, inputs.owner))
-        cloud.create_volume(id, again=bool(inputs.owner))
+        try:
+            cloud.create_volume(id, again=bool(inputs.owner))
+        except NoAnswer as error:
+            raise PlatformError(
+                f"{error}. If it is there, it is empty and costs nothing: `pulumi up` asks again"
+            ) from error
         return Created(id, _outputs(id, inputs.label))
 
     def read(
