@@ -21,14 +21,9 @@ LINES = 50
 _LINES_FOR_WHY = 500
 
 _KEYS = re.compile(r"\b(?:hf_\w{16,}|rpa_\w{16,}|sk-[\w-]{20,})")
-_KEY_VARIABLES = (
-    "HF_TOKEN",
-    "GOOGLE_CLOUD_API_KEY",
-    "LAMBDA_API_KEY",
-    "MODAL_TOKEN_SECRET",
-    "RUNPOD_API_KEY",
-    "VAST_API_KEY",
-)
+_SECRET_VARIABLE = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|PASSPHRASE)$")
+"""Names of variables that hold a secret, whichever platform's."""
+_SHORTEST_SECRET = 8
 
 
 @dataclass(frozen=True)
@@ -111,9 +106,10 @@ def _answers(stack: Stack) -> bool:
 
 def masked(line: str) -> str:
     """A line without anything that looks like a key, or is one of this environment's."""
-    for name in _KEY_VARIABLES:
-        value = os.environ.get(name, "")
-        if len(value) > 3:
+    named = (value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name))
+    # The longest first: one may begin with another.
+    for value in sorted(named, key=len, reverse=True):
+        if len(value) >= _SHORTEST_SECRET:
             line = line.replace(value, "[secret]")
     return _KEYS.sub("[secret]", line)
 

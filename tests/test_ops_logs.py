@@ -218,7 +218,7 @@ def test_without_a_key_the_error_says_where_to_get_one(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    "name", ["GOOGLE_CLOUD_API_KEY", "LAMBDA_API_KEY", "MODAL_TOKEN_SECRET", "RUNPOD_API_KEY", "VAST_API_KEY"]
+    "name", ["ACME_API_KEY", "HF_TOKEN", "MODAL_TOKEN_SECRET", "PULUMI_CONFIG_PASSPHRASE", "RUNPOD_REGISTRY_PASSWORD"]
 )
 def test_keys_in_a_line_are_masked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "0123456789abcdef")
