@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from engine import Project
+from engine import Project, answers
 
 pytest.importorskip("pulumi_gcp", reason="the gcp extra is not installed")
 
-from test_gcp_engine import INSTANCE, cloud, completes
+from test_gcp_engine import INSTANCE, cloud
 
 from tests.doubles.gcp.cloud import Cloud
 
@@ -36,7 +36,7 @@ def test_two_vms_serve_under_one_authority_and_the_first_is_left_as_it_was(proje
     assert sorted(both) == ["server", "server-2"]
     assert both["server"] == before["server"]
     # Each by its own address, and by the one certificate that clients have.
-    assert [completes({**out, "endpoint": one["endpoint"]}) for one in out["endpoints"]] == [True, True]
+    assert [answers({**out, "endpoint": one["endpoint"]}) for one in out["endpoints"]] == [True, True]
     project.config("scaling.min", "1")
     project.up()
     assert ids(project) == before
