@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from providers.base import AuthError, NoCapacity, PlatformError
+from providers.base import AuthError, Interrupted, NoCapacity, PlatformError
 from providers.gcp.auth import Identity, identity
 from providers.gcp.client import Google, Refused, server_lines, tail_of
 from providers.gcp.quotas import Quota
@@ -273,6 +273,15 @@ def test_what_is_reserved_is_given_back_at_once() -> None:
         zones = Zones(says)
         search(zones)
         assert zones.reserved == {}
+
+
+@pytest.mark.parametrize("says", ["", "sold out"])
+def test_a_cancelled_search_ends_and_gives_back_what_it_has_ordered(says: str) -> None:
+    zones = Zones({"europe-west4-a": says})
+    cancelled = replace(Shown().context(), pause=lambda _: True)
+    with pytest.raises(Interrupted):
+        Zone().search(cancelled, WANTED, google(zones))
+    assert (zones.reserved, zones.orders) == ({}, ["europe-west4-a"])
 
 
 def test_what_can_not_be_given_back_is_told_and_ends_by_itself() -> None:

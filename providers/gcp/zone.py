@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from providers.base import NoCapacity, PlatformError
+from providers.base import Interrupted, NoCapacity, PlatformError
 from providers.gcp.errors import refusal
 from providers.native import Context, Created, Failure, Found, Labelled, NativeResource, Properties
 
@@ -183,6 +183,9 @@ def _reserve(context: Context, google: Any, inputs: ZoneInputs, zone: str) -> st
         problem = _done(context, google, at, operation)
     except Refused as error:
         problem = "" if error.status == 409 else error.text
+    except Interrupted:
+        _give_back(context, google, at, inputs.slug)
+        raise
     except PlatformError as error:
         # The answer is lost, not the order: what there is says what became of it.
         problem = "" if _there(google, f"{at}/reservations/{inputs.slug}") else str(error)
