@@ -245,6 +245,8 @@ def test_serverless_needs_a_template_and_may_sleep() -> None:
     declared = ADAPTER.resources(asked, offer)
     assert [d.type.rsplit(":")[-1] for d in declared.resources] == ["Endpoint", "Workergroup"]
     assert (offer.kind, offer.rates[0].bills) == ("serverless", "awake")
+    (disks,) = [line.quantity for line in estimate(asked.spec, offer).lines if line.rate.meter == "disk"]
+    assert disks and disks.expected == Decimal(2 * asked.spec.hardware.disk_gb * 730) / 720, "asleep they bill, too"
     assert "gpu_name in [" in declared.resources[1].inputs["search"]
     assert "verified=True" in declared.resources[1].inputs["search"]
     anybody = ask(options={**SERVERLESS, "verified": False}, **asleep)

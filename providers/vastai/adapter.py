@@ -35,9 +35,10 @@ from providers.vastai.search import (
     winning,
 )
 from serving.gpus import Gpu
-from serving.offers import Offer
+from serving.offers import Offer, Rate
 from serving.rented import together
 from serving.report import dollars
+from serving.spec import DeploymentSpec
 from serving.start import fitting, start_script
 
 PORT = 8000
@@ -98,7 +99,7 @@ class VastaiAdapter:
         prices = [offer.rates[0].unit_price or Decimal(0) for offer in priced[: max(BEST, count)]]
         ranges = [_ranged(offer, min(prices), max(prices)) for offer in priced]
         if _options(ask).mode == "serverless":
-            return [_sleeping(offer) for offer in ranges]
+            return [_sleeping(offer, spec) for offer in ranges]
         # Each server is on a machine of its own, at that machine's price.
         return [together(ranges[:count]), *ranges[1:]] if ranges else []
 
@@ -203,10 +204,16 @@ def _serverless(ask: Ask, offer: Offer, gpus: list[Gpu]) -> Declared:
     )
 
 
-def _sleeping(offer: Offer) -> Offer:
-    """An instance's prices as a worker's: the GPU is billed while it is awake."""
-    rates = tuple(replace(rate, bills="awake") if rate.bills == "running" else rate for rate in offer.rates)
-    return replace(offer, kind="serverless", rates=rates)
+def _sleeping(offer: Offer, spec: DeploymentSpec) -> Offer:
+    """An instance's prices as a worker's: the GPU is billed while it is awake, the disk of every worker also asleep."""
+    disks = Decimal(spec.hardware.disk_gb * spec.scaling.max)
+
+    def asleep(rate: Rate) -> Rate:
+        if rate.bills == "kept":
+            return replace(rate, quantity=disks, assumption=f"of {spec.scaling.max} workers, asleep or awake")
+        return replace(rate, bills="awake") if rate.bills == "running" else rate
+
+    return replace(offer, kind="serverless", rates=tuple(asleep(rate) for rate in offer.rates))
 
 
 def _fitting(ask: Ask, gpus: list[Gpu]) -> tuple[list[VastOffer], Wanted]:
