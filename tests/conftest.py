@@ -9,6 +9,11 @@ from pathlib import Path
 import certifi
 import pytest
 from engine import Project
+from hypothesis import settings
+
+# How long an example takes is a matter of what else the machine does.
+settings.register_profile("untimed", settings(), deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -246,7 +246,7 @@ def test_the_drawn_percentile_has_the_distribution_of_a_resampled_one() -> None:
         assert slow[place - 200] <= fast[place] <= slow[place + 200]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_an_interval_holds_the_change_that_was_seen(seed: int) -> None:
     draw = Random(seed)

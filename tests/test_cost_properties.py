@@ -231,7 +231,7 @@ def a_machine(rate: Rate) -> Offer:
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     offers(),
     st.integers(0, 2),

@@ -112,7 +112,7 @@ def test_workers_stay_within_their_limits_and_no_phase_is_negative(load: Load, l
     assert 0 <= cold_share(load, result) <= 1
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(loads(), st.integers(0, 2), st.integers(1, 3))
 def test_several_workers_stay_within_their_limits(load: Load, least: int, more: int) -> None:
     load = limited(load, least, more)

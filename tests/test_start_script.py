@@ -115,7 +115,7 @@ HOSTILE = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(HOSTILE, max_size=4), form=st.sampled_from([str, packed]), shell=st.sampled_from(SHELLS))
 def test_no_value_of_the_spec_is_read_as_shell(
     bin_path: Path, tmp_path: Path, values: list[str], form: Any, shell: str
