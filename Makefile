@@ -51,7 +51,7 @@ check: tools ## lint, format, types, arrows and the quick tests
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/python tools/steps.py "Checking types" $(BIN)/pyright
 	@$(BIN)/python tools/steps.py "Checking which package imports which" $(BIN)/lint-imports
-	@$(BIN)/python -m pytest -m "not engine and not live and not slow"
+	@$(BIN)/python -m pytest -n auto -m "not engine and not heavy and not live and not slow"
 
 rehearse: tools setup ## a shell in which every cloud is emulated: no account, nothing rented
 	@$(ENV) PYTHONPATH=. python tests/rehearse.py

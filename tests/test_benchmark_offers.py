@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from support import offer_rows, peer
 
+pytestmark = pytest.mark.heavy
+
 ROWS = offer_rows.made_up(300)
 
 

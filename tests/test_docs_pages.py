@@ -61,6 +61,7 @@ def test_the_worked_example_is_what_is_estimated() -> None:
     assert f"never sleeps costs {dollars(estimate(awake, offer).monthly)}" in page
 
 
+@pytest.mark.heavy
 def test_the_site_builds_without_a_broken_link_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "--fresh-env"]
     done = subprocess.run(

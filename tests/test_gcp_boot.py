@@ -21,6 +21,8 @@ from providers.gcp.boot import Boot, startup_script
 from serving.spec import DeploymentSpec
 from serving.start import start_script
 
+pytestmark = pytest.mark.heavy
+
 KEY = "sk-never-in-a-log"
 TLS = "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----\n"
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nxyz\n-----END CERTIFICATE-----"

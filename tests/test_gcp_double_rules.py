@@ -22,7 +22,7 @@ from tests.doubles.gcp.answers import Refused
 from tests.doubles.gcp.rest import Rest
 from tests.doubles.gcp.stack import KEY, SCRIPT, eventually, serves, silent
 
-pytestmark = pytest.mark.allow_hosts(["127.0.0.0/8", "::1", "localhost"])
+pytestmark = [pytest.mark.heavy, pytest.mark.allow_hosts(["127.0.0.0/8", "::1", "localhost"])]
 
 VM = "projects/shop-1/zones/europe-west4-a/instances/vm"
 IMAGES = "projects/ubuntu-os-accelerator-images/global/images"

@@ -11,6 +11,8 @@ from test_modal_apps import ID, KEY, cloud_of, created, modal, models, wanted  #
 
 from providers.modal.apps import App
 
+pytestmark = pytest.mark.heavy
+
 
 def address(modal: ModalEmulator) -> str:  # noqa: F811
     return f"{modal.url}/web/{ID}/serve/v1"

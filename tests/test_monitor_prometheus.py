@@ -40,6 +40,7 @@ from serving import tls
 
 PROMETHEUS = shutil.which("prometheus")
 pytestmark = [
+    pytest.mark.heavy,
     pytest.mark.skipif(PROMETHEUS is None, reason="there is no Prometheus; Debian's and Ubuntu's package has it"),
     pytest.mark.xdist_group("prometheus"),
 ]

@@ -19,6 +19,8 @@ import yaml
 
 from serving.alerts import SIGNALS, Alert, Query, alert_rules
 
+pytestmark = pytest.mark.heavy
+
 PROMTOOL = shutil.which("promtool")
 promtool_only = pytest.mark.skipif(
     PROMTOOL is None, reason="there is no promtool; Debian's and Ubuntu's package `prometheus` has it"

@@ -61,6 +61,7 @@ def test_only_the_registry_is_changed_and_all_else_is_new(tree: Path) -> None:
     }
 
 
+@pytest.mark.heavy
 def test_what_it_writes_is_clean_and_passes_its_own_tests_at_once(tree: Path) -> None:
     python = [path for path in write_platform(tree, NAME) if path.endswith(".py")]
     run(tree, "-m", "ruff", "check", *python)

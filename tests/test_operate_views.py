@@ -15,7 +15,7 @@ from stub_openai import Script, serving
 from terminal import COLUMNS, needed, terminal
 
 ROOT = Path(__file__).parent.parent
-pytestmark = needed
+pytestmark = [needed, pytest.mark.heavy]
 
 LOCAL = {"VLLM_ANYWHERE_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 READY = {"time_to_ready_s": 1, "first_token_s": 1, "answered_at": "2026-11-21T09:01:00+00:00"}

@@ -14,6 +14,8 @@ from engine import ROOT
 
 from providers.base import PLATFORMS
 
+pytestmark = pytest.mark.heavy
+
 PACKAGES = {"pulumi_gcp": "gcp", "runpod": "runpod", "vastai": "vastai", "modal": "modal"}
 """Package -> the platform that it belongs to."""
 

@@ -29,6 +29,8 @@ from serving.breakeven import Terms, breakeven
 from serving.cost import Estimator
 from serving.lines import cents
 
+pytestmark = pytest.mark.heavy
+
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium")
 if CHROMIUM is None and not os.environ.get("CI"):
@@ -312,7 +314,7 @@ NUMBERS = st.decimals(min_value=Decimal("-1e9"), max_value=Decimal("1e9"), place
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(pairs=st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=60))
 def test_the_pages_decimals_are_pythons(pairs: list[tuple[Decimal, Decimal]], opened: Any) -> None:
     pairs = [(a, b) for a, b in pairs if abs(a.adjusted()) < 40 and abs(b.adjusted()) < 40]

@@ -33,6 +33,8 @@ from serving.start import start_script
 from tests.emulators.faults import Fault, Kind
 from tests.emulators.runpod import RunPodEmulator
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -18,6 +18,8 @@ from runpod_wire import (
 
 from tests.emulators.runpod import RunPodEmulator
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def emulator() -> Iterator[RunPodEmulator]:

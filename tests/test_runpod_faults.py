@@ -28,6 +28,8 @@ from providers.runpod.vault import SecretResource
 from providers.runpod.volumes import RegistryResource, VolumeInputs, VolumeResource
 from providers.runpod.weights import WeightsResource
 
+pytestmark = pytest.mark.heavy
+
 PLACE = "EU-RO-1"
 SHELVES = ("pods", "endpoints", "volumes", "registries", "secrets")
 _FORK = multiprocessing.get_context("forkserver")
