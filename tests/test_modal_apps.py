@@ -28,6 +28,8 @@ from providers.native import UNKNOWN
 from serving.spec import DeploymentSpec
 from serving.start import start_script
 
+pytestmark = pytest.mark.heavy
+
 ID = "main/shop-dev-server-1"
 KEY = "sk-of-the-stack"
 OWNER = "3fa9c2d1"
@@ -356,7 +358,7 @@ def test_a_volume_whose_create_answer_is_lost_is_the_one_that_the_next_try_takes
     modal: ModalEmulator, kind: Kind
 ) -> None:
     modal.faults.add(Fault(method=RPC, path="VolumeGetOrCreate", kind=kind, times=20))
-    with pytest.raises(PlatformError):
+    with pytest.raises(PlatformError, match=r"did not answer.*it is empty and costs nothing: `pulumi up` asks again"):
         VolumeResource().create_in(cloud_of(modal), CACHE)
     modal.faults.clear()
     made = VolumeResource().create_in(cloud_of(modal), CACHE)
