@@ -20,7 +20,7 @@ READY = "vllm-anywhere:index:Ready"
 class Replaced:
     """How long a fresh server took, in seconds: the whole `up`, and in it from created to its first answer.
 
-    The old server went on answering meanwhile, and was deleted after.
+    The old server went on answering meanwhile, and was deleted after; on Google Cloud it was deleted before.
     """
 
     up_s: float
