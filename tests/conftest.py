@@ -16,6 +16,11 @@ settings.register_profile("untimed", settings(), deadline=None)
 settings.load_profile("untimed")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: with short ones at the end, no core is left waiting for another's last story."""
+    items.sort(key=lambda item: item.get_closest_marker("engine") is None)
+
+
 @pytest.fixture(scope="session")
 def pulumi_cli() -> str:
     """The Pulumi CLI that `make test` has put on PATH."""
