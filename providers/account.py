@@ -19,7 +19,7 @@ from providers.native import Context
 
 Verdict = Literal["ok", "warning", "failed"]
 
-_LABEL = re.compile(r"[\w.-]+/[\w.-]+/[\w.-]+/\d+")
+_LABEL = re.compile(r"[\w.-]+/[\w.-]+/[\w.-]+/\d+(-[0-9a-f]{8})?")
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Balance:
 class Holding:
     """One thing on a platform that carries a label of ours.
 
-    `hourly_usd` is what it costs now, None when that isn't known. `label` is `project/stack/resource/generation`, or
-    the name that the platform has for it where that can't hold a label. `since` is the platform's own date.
+    `hourly_usd` is what it costs now, None when that isn't known. `label` is `project/stack/resource/generation-owner`,
+    or the name that the platform has for it where that can't hold a label. `since` is the platform's own date.
     """
 
     kind: str
@@ -135,6 +135,7 @@ def label_from(name: str, separator: str, stacks: Iterable[str]) -> str:
     for stack in sorted(stacks, key=len, reverse=True):
         start = re.sub(r"[^A-Za-z0-9]+", separator, stack) + separator
         rest = name.removeprefix(start)
-        if rest != name and (found := re.fullmatch(rf"(.+){re.escape(separator)}(\d+)", rest)):
-            return f"{stack}/{found[1]}/{found[2]}"
+        between = re.escape(separator)
+        if rest != name and (found := re.fullmatch(rf"(.+?){between}(\d+)(?:{between}([0-9a-f]{{8}}))?", rest)):
+            return f"{stack}/{found[1]}/{found[2]}{f'-{found[3]}' if found[3] else ''}"
     return ""

@@ -167,9 +167,6 @@ KEY = Ref("api-key", "value")
 PREVIOUS_KEY = Ref("api-key", "previous")
 """The key before it, which servers take too; the same one where none counts beside it."""
 
-OWNER = Ref("api-key", "id")
-"""Random, and as old as the stack's state: a name that holds it is no other stack's, whatever that one is called."""
-
 
 @dataclass(frozen=True)
 class ConfigSecret:

@@ -6,6 +6,7 @@ Properties are snake_case here and camelCase in Pulumi. A `SecretStr` field is s
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -94,7 +95,7 @@ class Context:
 class Labelled(Properties):
     """Inputs of a thing that is paid for, or that outlives the run: the plugin fills in its label at check."""
 
-    label: str = Field(default="", description="Set by the provider: project/stack/resource/generation.")
+    label: str = Field(default="", description="Set by the provider: project/stack/resource/generation-owner.")
     generation: int = Field(default=1, description="Set by the provider: counts the replacements of this resource.")
 
 
@@ -155,16 +156,29 @@ class NativeResource(ABC, Generic[I, O]):
         """Remove it, and return once it is gone. What is gone already is success."""
 
 
-def label_of(urn: str, generation: int) -> str:
-    """`project/stack/resource/generation` of a URN such as `urn:pulumi:dev::shop::a:b:C$a:b:D::server`."""
+def label_of(urn: str, generation: int, owner: str = "") -> str:
+    """`project/stack/resource/generation-owner` of a URN such as `urn:pulumi:dev::shop::a:b:C$a:b:D::server`.
+
+    `owner` is random and as old as the stack's state, so a label is no other stack's, whatever that one is called:
+    stacks of two backends may have the same names, and what carries one's label is taken over or destroyed.
+    """
     stack, project, _, name = urn.removeprefix("urn:pulumi:").split("::", 3)
-    return f"{project}/{stack}/{name}/{generation}"
+    return f"{project}/{stack}/{name}/{generation}{f'-{owner}' if owner else ''}"
+
+
+_LAST = re.compile(r"(?P<generation>\d+)(?:-(?P<owner>[0-9a-f]{8}))?")
 
 
 def generation_in(label: str) -> int:
     """The generation that a label ends in; 1 where a name is no label, as that of an import may be none."""
-    last = label.rpartition("/")[2]
-    return int(last) if last.isdecimal() else 1
+    last = _LAST.fullmatch(label.rpartition("/")[2])
+    return int(last["generation"]) if last else 1
+
+
+def owner_in(label: str) -> str:
+    """The owner that a label ends in; "" where a name is no label, or one of a state without an owner."""
+    last = _LAST.fullmatch(label.rpartition("/")[2])
+    return last["owner"] or "" if last else ""
 
 
 @dataclass

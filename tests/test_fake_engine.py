@@ -57,9 +57,26 @@ def test_an_instance_that_was_taken_away_is_seen_and_replaced(project: Project) 
     project.up()
     (second,) = cloud(project).all()
     assert second.id != first.id
-    assert second.label == "vllm-anywhere/test/server/2"
+    assert second.label.startswith("vllm-anywhere/test/server/2-")
     project.destroy()
     assert cloud(project).all() == []
+
+
+def test_stacks_of_one_name_in_two_backends_leave_each_others_servers_alone(
+    project: Project, tmp_path_factory: pytest.TempPathFactory, pulumi_cli: str
+) -> None:
+    other = Project.create(tmp_path_factory.mktemp("colleague"), pulumi_cli)
+    other.env["VLLM_ANYWHERE_STATE"] = project.env["VLLM_ANYWHERE_STATE"]
+    for one in (project, other):
+        one.config("provider", "fake")
+    project.up()
+    (first,) = cloud(project).all()
+    other.config("model.max_len", "4096")
+    other.up()
+    assert len(cloud(project).all()) == 2
+    other.destroy()
+    assert cloud(project).all() == [first]
+    other.close()
 
 
 @pytest.mark.parametrize("fault", ["kill", "lost", pytest.param("timeout", marks=pytest.mark.slow)])

@@ -45,8 +45,8 @@ def test_volumes_are_ours_by_the_name_of_a_known_stack_and_the_owner_at_its_end(
     modal: ModalEmulator,  # noqa: F811
     account: ModalAccount,
 ) -> None:
-    for label, owner in [("shop/dev/cache/1", OWNER), ("shop/dev/data/1", ""), ("my/data/set/2", OWNER)]:
-        VolumeResource().create_in(cloud_of(modal), VolumeInputs(label=label, environment="main", owner=owner))
+    for label in (f"shop/dev/cache/1-{OWNER}", "shop/dev/data/1", f"my/data/set/2-{OWNER}"):
+        VolumeResource().create_in(cloud_of(modal), VolumeInputs(label=label, environment="main"))
     assert [(one.id, one.label) for one in account.holdings(["shop/dev"])] == [
         (f"main/shop-dev-cache-1-{OWNER}", "shop/dev/cache/1")
     ]
@@ -55,9 +55,7 @@ def test_volumes_are_ours_by_the_name_of_a_known_stack_and_the_owner_at_its_end(
 def test_what_is_released_is_gone(modal: ModalEmulator, account: ModalAccount) -> None:  # noqa: F811
     modal.workspace.environments.append("staging")
     created(modal)
-    VolumeResource().create_in(
-        cloud_of(modal), VolumeInputs(label="shop/dev/cache/1", environment="staging", owner=OWNER)
-    )
+    VolumeResource().create_in(cloud_of(modal), VolumeInputs(label=f"shop/dev/cache/1-{OWNER}", environment="staging"))
     held = account.holdings(["shop/dev"])
     assert [one.kind for one in held] == ["app", "volume"]
     for one in held:

@@ -70,7 +70,6 @@ def test_what_is_declared_is_what_the_resource_takes() -> None:
         "volume": "v",
         "apiKey": "k",
         "previousKey": "k",
-        "owner": "o",
         "hfToken": "t",
         "label": "a/b/c/1",
     }

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.heavy
 ID = "main/shop-dev-server-1"
 KEY = "sk-of-the-stack"
 OWNER = "3fa9c2d1"
-CACHE = VolumeInputs(label="shop/dev/cache/1", environment="main", owner=OWNER)
+CACHE = VolumeInputs(label=f"shop/dev/cache/1-{OWNER}", environment="main")
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_deploys_at_the_same_time_leave_the_environment_as_it_was(modal: ModalEm
 
     def deploy(owner: str) -> None:
         both.wait(10)
-        App().create_in(cloud_of(modal), context(), wanted(owner=owner))
+        App().create_in(cloud_of(modal), context(), wanted(label=f"{LABEL}-{owner}"))
 
     deploys = [threading.Thread(target=deploy, args=(owner,)) for owner in (OWNER, "0badcafe")]
     for one in deploys:
@@ -189,9 +189,9 @@ def test_an_app_of_somebody_else_is_never_deployed_over(modal: ModalEmulator) ->
 def test_an_app_of_another_stack_under_the_same_name_is_not_ours(modal: ModalEmulator) -> None:
     created(modal)
     other = wanted(label="shop-dev/server/1/1")
-    assert name_of(other.label, "") != name_of(LABEL, "")
+    assert name_of(other.label) != name_of(LABEL)
     clash = wanted(label="shop/dev-server/1/1")
-    assert name_of(other.label, "") == name_of(clash.label, "")
+    assert name_of(other.label) == name_of(clash.label)
     App().create_in(cloud_of(modal), context(), other)
     with pytest.raises(PlatformError, match="is shop-dev/server/1/1 of this tool"):
         App().create_in(cloud_of(modal), context(), clash)
@@ -350,7 +350,7 @@ def test_a_volume_of_that_name_that_the_stack_did_not_make_outlives_it(modal: Mo
 def test_without_an_owner_a_volume_that_exists_is_not_taken(modal: ModalEmulator) -> None:
     modal.workspace.volumes["main", "shop-dev-cache-1"] = "vo-theirs"
     with pytest.raises(PlatformError, match=r"Modal refused the volume main/shop-dev-cache-1.*already exists"):
-        VolumeResource().create_in(cloud_of(modal), CACHE.model_copy(update={"owner": ""}))
+        VolumeResource().create_in(cloud_of(modal), CACHE.model_copy(update={"label": "shop/dev/cache/1"}))
 
 
 @pytest.mark.parametrize("kind", [Kind.LOST, Kind.DROPPED, Kind.TIMEOUT])
@@ -366,9 +366,12 @@ def test_a_volume_whose_create_answer_is_lost_is_the_one_that_the_next_try_takes
 
 
 def test_two_stacks_of_the_same_name_have_an_app_each(modal: ModalEmulator) -> None:
-    ours, theirs = wanted(owner=OWNER), wanted(owner="0badcafe", image="vllm/vllm-openai:v0.27.0")
+    ours, theirs = (
+        wanted(label=f"{LABEL}-{owner}", image=f"vllm/vllm-openai:{tag}")
+        for owner, tag in ((OWNER, "v0.27.1"), ("0badcafe", "v0.27.0"))
+    )
     made = [App().create_in(cloud_of(modal), context(), inputs).id for inputs in (ours, theirs)]
-    App().delete_in(cloud_of(modal), context(), made[0], LABEL)
+    App().delete_in(cloud_of(modal), context(), made[0], ours.label)
     assert [f"main/{app.name}" for app in modal.deployed] == [made[1]]
 
 
@@ -388,9 +391,10 @@ def test_inputs_that_modal_would_only_refuse_at_up_fail_in_preview(inputs: dict[
 
 def test_long_labels_keep_different_names_and_tags() -> None:
     one, other = f"{'p' * 90}1/dev/server/1", f"{'p' * 90}2/dev/server/1"
-    for owner in ("", OWNER):
-        assert len(name_of(one, owner)) <= 64
-        assert name_of(one, owner) != name_of(other, owner)
+    for end in ("", f"-{OWNER}"):
+        assert len(name_of(one + end)) <= 64
+        assert name_of(one + end).endswith(end)
+        assert name_of(one + end) != name_of(other + end)
     assert tags_of(one, "r") != tags_of(other, "r")
     assert all(len(value) <= 63 for value in tags_of(one, "r").values())
 

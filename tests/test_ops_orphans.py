@@ -90,6 +90,8 @@ def rent(market: VastEmulator, label: str) -> str:
     [
         ("shop/dev/server/1", True),
         ("vllm-anywhere/runpod-serverless/key-in-runpod/12", True),
+        ("shop/dev/server/1-0a1b2c3d", True),
+        ("shop/dev/server/1-colour", False),
         ("my training pod", False),
         ("shop/dev/server", False),
         ("shop/dev/server/one", False),
@@ -107,6 +109,8 @@ def test_a_label_without_slashes_is_known_by_the_stacks_alone() -> None:
     assert label_from("shop-dev-eu-endpoint-2", "-", stacks) == "shop/dev-eu/endpoint/2"
     assert label_from("someone-elses-endpoint-1", "-", stacks) == ""
     assert label_from("shop-dev-endpoint", "-", stacks) == ""
+    assert label_from("shop-dev-server-2-1-0a1b2c3d", "-", stacks) == "shop/dev/server-2/1-0a1b2c3d"
+    assert label_from("shop_dev_key_1_12345678", "_", stacks) == "shop/dev/key/1-12345678"
 
 
 def test_what_a_state_owns_and_what_is_not_ours_is_no_orphan(
@@ -442,7 +446,7 @@ def test_a_local_server_whose_stack_was_forgotten_is_found_and_ended(
     assert find(["local"], "", 60, run).orphans == ()
     project.pulumi("stack", "rm", "--force", "--yes", "-s", "test")
     (orphan,) = find(["local"], "", 60, run).orphans
-    assert (orphan.holding.label, orphan.holding.status) == ("vllm-anywhere/test/server/1", "running")
+    assert orphan.holding.label.startswith("vllm-anywhere/test/server/1-") and orphan.holding.status == "running"
     assert orphans(asked("local", "--destroy", "--yes"), run=run) == 1
     assert len(project.servers()) == 1
     assert orphans(asked("local", "--label", "vllm-anywhere/test/", "--destroy", "--yes"), run=run) == 0
@@ -457,7 +461,8 @@ def test_what_a_killed_provider_left_is_an_orphan_until_the_next_up_adopts_it(pr
     project.up(ok=False, VLLM_ANYWHERE_FAKE_FAULTS=json.dumps({"create": "kill"}))
     (left,) = FakeCloud(machine / "fake.json").all()
     (orphan,) = find(["fake"], "", 60, run).orphans
-    assert (orphan.holding.id, orphan.holding.label) == (left.id, "vllm-anywhere/test/server/1")
+    assert (orphan.holding.id, orphan.holding.label) == (left.id, left.label)
+    assert left.label.startswith("vllm-anywhere/test/server/1-")
     project.up()
     found = find(["fake"], "", 60, run)
     assert (found.orphans, found.unfinished, found.unanswered) == ((), (), {})
@@ -473,5 +478,6 @@ def test_what_a_killed_engine_was_making_is_claimed_by_its_stack(project: Projec
     os.killpg(up.pid, signal.SIGKILL)
     up.wait()
     backend = read_backend(run)
-    assert backend.claimant("vllm-anywhere/test/server/1") == "test"
-    assert backend.claimant("vllm-anywhere/test/server/2") == ""
+    (record,) = (project.folder / "state/local/vllm-anywhere/test/server").iterdir()
+    assert backend.claimant(f"vllm-anywhere/test/server/{record.name}") == "test"
+    assert backend.claimant("vllm-anywhere/test/server/1-0badcafe") == "", "another stack of that name"

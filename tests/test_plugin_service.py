@@ -429,3 +429,44 @@ def test_no_error_repeats_a_secret(provider: Provider, box: Box) -> None:
 def test_an_optional_secret_is_secret_in_the_schema(provider: Provider) -> None:
     package = json.loads(provider.GetSchema(provider_pb2.GetSchemaRequest(), Call()).schema)
     assert package["resources"]["vllm-anywhere:index:ApiKey"]["inputProperties"]["own"]["secret"] is True
+
+
+def configured(provider: Provider, olds: dict[str, Any]) -> dict[str, Any]:
+    """The provider's inputs as state keeps them, once it works by them."""
+    told = provider.CheckConfig(provider_pb2.CheckRequest(olds=encode(olds), news=encode({"version": "1"})), None)
+    provider.Configure(provider_pb2.ConfigureRequest(args=told.inputs), None)
+    return dict(decode(told.inputs))
+
+
+def checked(provider: Provider, olds: dict[str, Any] | None = None) -> dict[str, Any]:
+    request = provider_pb2.CheckRequest(urn=URN, type=TOKEN, news=encode({"size": 3}), olds=encode(olds or {}))
+    return dict(decode(provider.Check(request, None).inputs))
+
+
+@pytest.mark.usefixtures("box")
+def test_two_states_of_one_stacks_name_have_labels_of_their_own_which_last() -> None:
+    ours, theirs = Provider("", "1", lambda: "0a1b2c3d"), Provider("", "1", lambda: "deadbeef")
+    kept = configured(ours, {})
+    configured(theirs, {})
+    first = checked(ours)
+    assert (first["label"], checked(theirs)["label"]) == ("shop/dev/box/1-0a1b2c3d", "shop/dev/box/1-deadbeef")
+    later = Provider("", "1", lambda: "11111111")
+    assert configured(later, kept) == kept
+    assert checked(later)["label"] == first["label"], "that of a create which was cut off, too"
+    assert checked(later, first)["label"] == first["label"]
+    assert checked(later)["label"] == "shop/dev/box/2-0a1b2c3d", "a replacement"
+
+
+@pytest.mark.usefixtures("box")
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("shop/dev/box/1", "shop/dev/box/1"),
+        ("shop/dev/box/1-deadbeef", "shop/dev/box/1-deadbeef"),
+        ("shop/test/box/1-deadbeef", "shop/dev/box/1-0a1b2c3d"),
+    ],
+)
+def test_what_was_made_under_a_label_keeps_it_as_long_as_its_names_stay(before: str, after: str) -> None:
+    provider = Provider("", "1", lambda: "0a1b2c3d")
+    configured(provider, {})
+    assert checked(provider, {"label": before, "generation": 1, "size": 3})["label"] == after

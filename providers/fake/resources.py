@@ -24,7 +24,7 @@ class InstanceInputs(Labelled):
 class InstanceOutputs(Properties):
     """What was rented."""
 
-    label: str = Field(description="project/stack/resource/generation.")
+    label: str = Field(description="project/stack/resource/generation-owner.")
     gpu: str = Field(description="GPU.")
     status: str = Field(description="`running` or `stopped`.")
     endpoint: str = Field(description="OpenAI base URL; it answers while the engine runs.")

@@ -33,7 +33,7 @@ class NameInputs(Labelled):
 class NameOutputs(Properties):
     """The name."""
 
-    label: str = Field(description="project/stack/resource/generation.")
+    label: str = Field(description="project/stack/resource/generation-owner.")
     slug: str = Field(description="What names of this stack's resources begin with, and the value of their label.")
 
 

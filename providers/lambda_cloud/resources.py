@@ -43,7 +43,7 @@ class InstanceInputs(Labelled):
 class InstanceOutputs(Properties):
     """What was rented."""
 
-    label: str = Field(description="project/stack/resource/generation.")
+    label: str = Field(description="project/stack/resource/generation-owner.")
     type: str = Field(description="Instance type.")
     region: str = Field(description="Region.")
     hourly_usd: str = Field(description="US dollars an hour as it is billed.")

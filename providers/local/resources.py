@@ -43,7 +43,7 @@ class ServerInputs(Labelled):
 class ServerOutputs(Properties):
     """The process as it is."""
 
-    label: str = Field(description="project/stack/resource/generation; also the resource's id.")
+    label: str = Field(description="project/stack/resource/generation-owner; also the resource's id.")
     endpoint: str = Field(description="OpenAI base URL.")
     port: int = Field(description="Port on 127.0.0.1.")
     pid: int = Field(description="Process id; 0 when it is stopped.")

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from providers.base import HF_TOKEN, KEY, OWNER, PREVIOUS_KEY, Ask, Declaration, Declared, Reason, Ref
+from providers.base import HF_TOKEN, KEY, PREVIOUS_KEY, Ask, Declaration, Declared, Reason, Ref
 from providers.fitting import fitting_gpus, is_half, misfits
 from providers.modal.apps import MOST_GPUS
 from providers.modal.choices import (
@@ -92,7 +92,7 @@ def _declare(name: str, resource: str, **inputs: Any) -> Declaration:
 
 def _volume(ask: Ask) -> list[Declaration]:
     options = options_of(ask)
-    return [_declare("cache", "Volume", environment=options.environment, owner=OWNER)] if options.volume else []
+    return [_declare("cache", "Volume", environment=options.environment)] if options.volume else []
 
 
 def _server(ask: Ask, offer: Offer) -> Declaration:
@@ -103,7 +103,6 @@ def _server(ask: Ask, offer: Offer) -> Declaration:
         "server",
         "App",
         environment=options.environment,
-        owner=OWNER,
         gpus=[card.platform_names["modal"][0] for card in cards],
         gpu_count=spec.hardware.gpu_count,
         cpu=options.cpu,

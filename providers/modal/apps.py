@@ -47,7 +47,6 @@ class AppInputs(Labelled):
     """What runs, on what, and how much of it."""
 
     environment: str = Field(min_length=1, description="Modal environment.")
-    owner: str = Field(default="", description="Random end of the name, the same for all of a stack.")
     gpus: list[str] = Field(min_length=1, description="GPUs by Modal's names, first choice first.")
     gpu_count: int = Field(default=1, ge=1, le=8, description="GPUs of a container.")
     cpu: int = Field(default=4, ge=1, le=64, description="Physical CPU cores of a container.")
@@ -78,7 +77,7 @@ class AppInputs(Labelled):
 class AppOutputs(Properties):
     """The app as it is deployed."""
 
-    label: str = Field(description="project/stack/resource/generation, which is in the app's tags.")
+    label: str = Field(description="project/stack/resource/generation-owner, which is in the app's tags.")
     app_id: str = Field(description="Modal's id; another one after a stop.")
     endpoint: str = Field(description="OpenAI base URL.")
     version: int = Field(description="Counts the deployments of this app.")
@@ -128,7 +127,7 @@ class App(NativeResource[AppInputs, AppOutputs]):
         Raises:
             PlatformError: an app of that name exists and isn't ours.
         """
-        id = id_of(inputs.environment, name_of(inputs.label, inputs.owner))
+        id = id_of(inputs.environment, name_of(inputs.label))
         definition = definition_of(inputs)
         made: list[Deployed] = []
 

@@ -1,7 +1,7 @@
 """How a label gets onto Modal: into a name, which has to be unique, and into an app's tags. Pure.
 
-A volume has no tags, and two stacks may have the same names in different backends. So names end in the stack's owner
-(`providers.base.OWNER`), which tells them apart and is in state before anything is created.
+A volume has no tags, and two stacks may have the same names in different backends. So names end in the label's owner
+(`providers.native.label_of`), which tells them apart and is in state before anything is created.
 
 Names hold letters, digits, `-`, `_` and `.`, at most 64 of them, and tags as many or 63 (modal 1.6.4,
 `_utils/name_utils.py`), so a label's slashes can't stay.
@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 
 from providers.base import PlatformError
+from providers.native import owner_in
 
 REVISION = "vllm-anywhere-revision"
 """The tag that tells what an app's containers run."""
@@ -24,10 +25,12 @@ _LONGEST_NAME = 64
 _LONGEST_TAG = 63
 
 
-def name_of(label: str, owner: str) -> str:
+def name_of(label: str) -> str:
     """The name of what carries a label; without an owner it isn't certain to be one stack's alone."""
+    owner = owner_in(label)
     end = f"-{owner}" if owner else ""
-    return _cut(re.sub(r"[^A-Za-z0-9]+", "-", label), _LONGEST_NAME - len(end)) + end
+    words = re.sub(r"[^A-Za-z0-9]+", "-", label.removesuffix(end))
+    return _cut(words, _LONGEST_NAME - len(end)) + end
 
 
 def words_in(name: str) -> str:
@@ -51,7 +54,7 @@ def owns(label: str, tags: Mapping[str, str]) -> bool:
 def label_in(tags: Mapping[str, str]) -> str:
     """The label that the tags hold; "" when they are none of ours."""
     parts = [tags.get(_TAG.format(name), "") for name in _PARTS]
-    return "/".join(parts) if all(parts) and parts[-1].isdigit() else ""
+    return "/".join(parts) if all(parts) and parts[-1].partition("-")[0].isdigit() else ""
 
 
 def id_of(environment: str, name: str) -> str:

@@ -16,20 +16,19 @@ from providers.lifecycle import ensure_gone
 from providers.modal.client import Modal, connect
 from providers.modal.labels import id_of, name_of, split_id
 from providers.modal.session import NoAnswer
-from providers.native import Context, Created, Found, Labelled, NativeResource, Properties
+from providers.native import Context, Created, Found, Labelled, NativeResource, Properties, owner_in
 
 
 class VolumeInputs(Labelled):
     """Where it is."""
 
     environment: str = Field(min_length=1, description="Modal environment.")
-    owner: str = Field(default="", description="Random end of the name, the same for all of a stack.")
 
 
 class VolumeOutputs(Properties):
     """What is kept until it is destroyed."""
 
-    label: str = Field(description="project/stack/resource/generation, which the name is made of.")
+    label: str = Field(description="project/stack/resource/generation-owner, which the name is made of.")
     environment: str = Field(description="Modal environment.")
     name: str = Field(description="Name of the volume.")
 
@@ -52,9 +51,9 @@ class VolumeResource(NativeResource[VolumeInputs, VolumeOutputs]):
         Raises:
             PlatformError: Modal did not answer; or without an owner, there is one of that name already.
         """
-        id = id_of(inputs.environment, name_of(inputs.label, inputs.owner))
+        id = id_of(inputs.environment, name_of(inputs.label))
         try:
-            cloud.create_volume(id, again=bool(inputs.owner))
+            cloud.create_volume(id, again=bool(owner_in(inputs.label)))
         except NoAnswer as error:
             raise PlatformError(
                 f"{error}. If it is there, it is empty and costs nothing: `pulumi up` asks again"

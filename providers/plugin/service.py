@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NoReturn, get_args
+from uuid import uuid4
 
 import grpc
 from google.protobuf import any_pb2, empty_pb2
@@ -38,6 +39,7 @@ from providers.native import (
     Labelled,
     NativeResource,
     Properties,
+    generation_in,
     label_of,
 )
 from providers.plugin.replacing import Made, stated
@@ -52,11 +54,14 @@ PropertyDiff = provider_pb2.PropertyDiff
 class Provider(provider_pb2_grpc.ResourceProviderServicer):
     """One provider process. `engine_address` is where progress lines go."""
 
-    def __init__(self, engine_address: str, version: str) -> None:
+    def __init__(
+        self, engine_address: str, version: str, new_owner: Callable[[], str] = lambda: uuid4().hex[:8]
+    ) -> None:
         self._version = version
         self._cancelled = threading.Event()
         self._generations = Generations(stated(os.environ))
         self._made = Made()
+        self._owner, self._new_owner = "", new_owner
         self._engine: engine_pb2_grpc.EngineStub | None = None
         if engine_address:
             self._connect(engine_address)
@@ -86,12 +91,16 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.GetSchemaResponse(schema=json.dumps(package))
 
     def CheckConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return provider_pb2.CheckResponse(inputs=request.news)
+        news, olds = decode(request.news), decode(request.olds)
+        # The engine has it in state before it asks for anything else.
+        news["owner"] = olds.get("owner") or self._new_owner()
+        return provider_pb2.CheckResponse(inputs=encode(news))
 
     def DiffConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
         return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_NONE)
 
     def Configure(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._owner = str(decode(request.args).get("owner", ""))
         return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
     def Cancel(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -128,7 +137,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         news, olds = decode(request.news), decode(request.olds)
         if issubclass(resource.inputs, Labelled):
             generation = self._generations.carry(request.urn, olds.get("generation"))
-            news |= {"generation": generation, "label": label_of(request.urn, generation)}
+            news |= {"generation": generation, "label": self._label(request.urn, generation, olds.get("label"))}
         known = {key: value for key, value in news.items() if not has_unknown(value)}
         failures: list[Any] = []
         try:
@@ -218,6 +227,12 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             outputs = resource.outputs.model_validate(dict(state))
             resource.delete(self._context(request, request.timeout), request.id, outputs)
         return empty_pb2.Empty()
+
+    def _label(self, urn: str, generation: int, before: str | None) -> str:
+        """A thing keeps the label that it was made under, also by a state that has been lost since."""
+        label = label_of(urn, generation, self._owner)
+        same = before and before.rpartition("/")[0] == label.rpartition("/")[0] and generation_in(before) == generation
+        return before if before and same else label
 
     def _context(self, request: Any, timeout_s: float) -> Context:
         return Context(

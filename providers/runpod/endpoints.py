@@ -29,7 +29,7 @@ _ROLLOUT_PAUSE_S = 5.0
 class EndpointOutputs(Properties):
     """What was set up."""
 
-    label: str = Field(description="project/stack/resource/generation, which is the endpoint's name.")
+    label: str = Field(description="project/stack/resource/generation-owner, which is the endpoint's name.")
     pools: list[str] = Field(description="GPU pools that workers may come from.")
     excluded: list[str] = Field(description="GPU types of those pools that they may not.")
     endpoint: str = Field(description="OpenAI base URL.")

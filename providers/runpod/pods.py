@@ -43,7 +43,7 @@ _SETTLING_PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)
 class PodOutputs(Properties):
     """What was rented."""
 
-    label: str = Field(description="project/stack/resource/generation, which is the pod's name.")
+    label: str = Field(description="project/stack/resource/generation-owner, which is the pod's name.")
     gpu: str = Field(description="RunPod GPU type id that it got.")
     cloud: str = Field(description="SECURE or COMMUNITY.")
     data_center: str = Field(description="Where it is, empty while RunPod does not say.")

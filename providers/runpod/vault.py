@@ -31,7 +31,7 @@ class SecretInputs(Labelled):
 class SecretOutputs(Properties):
     """How to refer to it."""
 
-    label: str = Field(description="project/stack/resource/generation.")
+    label: str = Field(description="project/stack/resource/generation-owner.")
     reference: SecretStr = Field(description="`{{ RUNPOD_SECRET_name }}`, or the value where there is no secret store.")
 
 

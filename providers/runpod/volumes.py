@@ -33,7 +33,7 @@ class VolumeInputs(Labelled):
 class VolumeOutputs(Properties):
     """What is kept, and billed, until it is destroyed."""
 
-    label: str = Field(description="project/stack/resource/generation, which is the volume's name.")
+    label: str = Field(description="project/stack/resource/generation-owner, which is the volume's name.")
     size_gb: int = Field(description="Size in GB.")
     data_center: str = Field(description="Where it is.")
     storage: str = Field(description="Storage tier.")
@@ -127,7 +127,7 @@ class RegistryInputs(Labelled):
 class RegistryOutputs(Properties):
     """A credential that pods and workers refer to by its id."""
 
-    label: str = Field(description="project/stack/resource/generation, which is the credential's name.")
+    label: str = Field(description="project/stack/resource/generation-owner, which is the credential's name.")
 
 
 class RegistryResource(NativeResource[RegistryInputs, RegistryOutputs]):

@@ -47,7 +47,7 @@ class WeightsInputs(Labelled):
 class WeightsOutputs(Properties):
     """What the volume holds."""
 
-    label: str = Field(description="project/stack/resource/generation.")
+    label: str = Field(description="project/stack/resource/generation-owner.")
     volume_id: str = Field(description="The volume, with the weights on it.")
     model: str = Field(description="Hugging Face repository.")
     revision: str = Field(description="Git revision of the weights.")

@@ -47,7 +47,7 @@ class ApiKey(NativeResource[ApiKeyInputs, ApiKeyOutputs]):
 
     def create(self, context: Context, inputs: ApiKeyInputs) -> Created[ApiKeyOutputs]:
         value = _made(inputs)
-        return Created(secrets.token_hex(4), ApiKeyOutputs(rotation=inputs.rotation, value=value, previous=value))
+        return Created("api-key", ApiKeyOutputs(rotation=inputs.rotation, value=value, previous=value))
 
     def read(
         self, context: Context, id: str, inputs: ApiKeyInputs | None, outputs: ApiKeyOutputs | None

@@ -67,7 +67,7 @@ class InstanceInputs(Labelled):
 class InstanceOutputs(Properties):
     """What was rented."""
 
-    label: str = Field(description="project/stack/resource/generation.")
+    label: str = Field(description="project/stack/resource/generation-owner.")
     machine_id: int = Field(default=0, description="The machine, for excluding it.")
     gpu: str = Field(default="", description="What Vast.ai calls the GPU.")
     place: str = Field(default="", description="Where the host says it is.")

@@ -51,7 +51,7 @@ class EndpointInputs(Labelled):
 class EndpointOutputs(Properties):
     """The endpoint."""
 
-    label: str = Field(description="project/stack/resource/generation.")
+    label: str = Field(description="project/stack/resource/generation-owner.")
     name: str = Field(description="What Vast.ai calls it.")
     endpoint: str = Field(description="OpenAI base URL of Vast.ai's proxy.")
 
@@ -129,7 +129,7 @@ class WorkergroupInputs(Labelled):
 class WorkergroupOutputs(Properties):
     """The workergroup."""
 
-    label: str = Field(description="project/stack/resource/generation.")
+    label: str = Field(description="project/stack/resource/generation-owner.")
     endpoint_name: str = Field(description="The endpoint that it works for.")
 
 

@@ -12,7 +12,7 @@ _LABEL_PARTS = 4
 
 
 def are_siblings(label: str, other: str) -> bool:
-    """Whether two labels (project/stack/resource/generation) are of different servers of the same stack."""
+    """Whether two labels (project/stack/resource/generation-owner) are of different servers of the same stack."""
     mine, its = label.split("/"), other.split("/")
     return len(mine) == len(its) == _LABEL_PARTS and mine[:2] == its[:2] and mine[2] != its[2]
 
