@@ -222,7 +222,7 @@ def _pulumi(run: Run) -> list[Check]:
         stacks = stack_names(run)
     except OpsError as error:
         return [Check("Pulumi", "failed", str(error), "source tools/env.sh")]
-    return [Check("Pulumi", "ok", f"{version}, {len(stacks)} stacks")]
+    return [Check("Pulumi", "ok", f"{version}, stacks: {len(stacks)}")]
 
 
 def _chosen(named: Sequence[str], timeout_s: float) -> tuple[list[str], dict[str, str]]:

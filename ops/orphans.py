@@ -246,7 +246,7 @@ def _foreign(orphans: Sequence[Orphan], so: str) -> str:
 def _view(found: Findings, *, asks: bool) -> Iterable[Table | str]:
     if found.orphans:
         yield _table(found.orphans)
-        where = f"{found.backend.url or 'this backend'} ({len(found.backend.stacks)} stacks)"
+        where = f"{found.backend.url or 'this backend'} (stacks: {len(found.backend.stacks)})"
         yield (
             f"No state in {where} owns them. A stack in another backend, or on somebody else's machine, may: then "
             "destroying them takes its server away."

@@ -313,7 +313,7 @@ def test_one_question_is_asked_after_the_warning_and_no_keeps_everything(
     with pytest.raises(OpsError, match=r"nothing was destroyed; they go on costing \$0\.\d+ an hour"):
         orphans(asked("runpod", "--destroy"), run=Cli(dev=[]), ask=refuse)
     assert questions == ["Destroy all 2, with what is on them? Type yes: "]
-    assert "No state in file:///backend (1 stacks) owns them. A stack in another backend" in shown[0]
+    assert "No state in file:///backend (stacks: 1) owns them. A stack in another backend" in shown[0]
     assert runpod.called("DELETE", ".*") == []
 
 
