@@ -29,7 +29,8 @@ from serving.breakeven import Terms, breakeven
 from serving.cost import Estimator
 from serving.lines import cents
 
-pytestmark = pytest.mark.heavy
+# One worker works the page out once.
+pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("report page")]
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium")

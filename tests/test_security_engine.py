@@ -159,7 +159,7 @@ FORMS = [
     *("runpod", "vastai", "modal"),
     *(pytest.param(f"runpod-{mode}", marks=SLOW) for mode in ("serverless", "load-balancing")),
 ]
-ROTATING = ["local", "gcp", *(pytest.param(form, marks=SLOW) for form in ("runpod", "vastai", "modal", "lambda"))]
+ROTATING = ["local", *(pytest.param(form, marks=SLOW) for form in ("gcp", "runpod", "vastai", "modal", "lambda"))]
 
 
 @pytest.mark.parametrize("stack", FORMS, indirect=True)
