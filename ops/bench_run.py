@@ -47,6 +47,10 @@ class Run:
     retried: int
 
 
+COLD_S = 1.0
+"""How much later than a warm one the first token of a cold start comes at least, in seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class ColdStart:
     """A start from nothing.
@@ -65,8 +69,8 @@ class ColdStart:
 
     @property
     def was_cold(self) -> bool:
-        """Whether it looks as if something had to be started: over a second more than when warm."""
-        return self.first_token_s > self.warm_ttft_s + 1
+        """Whether it looks as if something had to be started."""
+        return self.first_token_s > self.warm_ttft_s + COLD_S
 
 
 Watch = Callable[[Sequence[Record], int], None]
