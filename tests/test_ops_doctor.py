@@ -277,7 +277,7 @@ def test_this_machine_needs_one_thing_to_serve_with(
 
 def test_this_machine_is_looked_at_and_so_is_pulumi(told: Told) -> None:
     _, checks = told("local", cli=Cli(dev=[], prod=[]))
-    assert checks["local", "Pulumi"]["text"] == "v3.259.0, 2 stacks"
+    assert checks["local", "Pulumi"]["text"] == "v3.259.0, stacks: 2"
     assert {"key", "running", "Python", "GPU", "vLLM", "stand-in", "state"} <= {name for _, name in checks}
 
 
