@@ -69,10 +69,13 @@ def cost_output(quote: Quote) -> dict[str, Any]:
     Pulumi prints outputs whole, and asks whether to go on below them: rows of two dozen columns would push the
     report off the screen.
     """
+    return {**quote.as_output(), "lines": line_texts(quote.estimate), "alternatives": _elsewhere(quote)}
+
+
+def _elsewhere(quote: Quote) -> list[str]:
     estimate = quote.estimate
     than = None if estimate.incomplete or estimate.open_hours else estimate.monthly
-    elsewhere = [alternative_text(candidate, than) for candidate in quote.elsewhere]
-    return {**quote.as_output(), "lines": line_texts(estimate), "alternatives": elsewhere}
+    return [alternative_text(candidate, than) for candidate in quote.elsewhere]
 
 
 def line_texts(estimate: Estimate) -> list[str]:
@@ -242,9 +245,8 @@ def _money_rows(quote: Quote, now: Running | Unread | None) -> Iterator[tuple[st
         left = f"{dollars(quote.budget.left)} of {dollars(quote.budget.limit)} a month is left"
         risk = f"; at high use or price {dollars(quote.budget.high)}, which is over it" if quote.budget.risky else ""
         yield "budget", f"{left}{risk}"
-    unknown = estimate.incomplete or estimate.open_hours
-    for candidate in quote.elsewhere:
-        yield "elsewhere", alternative_text(candidate, None if unknown else span.expected)
+    for text in _elsewhere(quote):
+        yield "elsewhere", text
     if not quote.elsewhere and quote.offer.tier != "own":
         yield "elsewhere", "nothing on another platform fits this spec"
 
