@@ -15,11 +15,11 @@ from decimal import Decimal
 from typing import Literal, Protocol
 
 from providers.base import PACKAGES, PlatformError
-from providers.native import Context
+from providers.native import OWNER, Context
 
 Verdict = Literal["ok", "warning", "failed"]
 
-_LABEL = re.compile(r"[\w.-]+/[\w.-]+/[\w.-]+/\d+(-[0-9a-f]{8})?")
+_LABEL = re.compile(rf"[\w.-]+/[\w.-]+/[\w.-]+/\d+(-{OWNER})?")
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,6 @@ def label_from(name: str, separator: str, stacks: Iterable[str]) -> str:
         start = re.sub(r"[^A-Za-z0-9]+", separator, stack) + separator
         rest = name.removeprefix(start)
         between = re.escape(separator)
-        if rest != name and (found := re.fullmatch(rf"(.+?){between}(\d+)(?:{between}([0-9a-f]{{8}}))?", rest)):
+        if rest != name and (found := re.fullmatch(rf"(.+?){between}(\d+)(?:{between}({OWNER}))?", rest)):
             return f"{stack}/{found[1]}/{found[2]}{f'-{found[3]}' if found[3] else ''}"
     return ""

@@ -166,7 +166,9 @@ def label_of(urn: str, generation: int, owner: str = "") -> str:
     return f"{project}/{stack}/{name}/{generation}{f'-{owner}' if owner else ''}"
 
 
-_LAST = re.compile(r"(?P<generation>\d+)(?:-(?P<owner>[0-9a-f]{8}))?")
+OWNER = "[0-9a-f]{8}"
+"""The form of an owner, as a regular expression."""
+_LAST = re.compile(rf"(?P<generation>\d+)(?:-(?P<owner>{OWNER}))?")
 
 
 def generation_in(label: str) -> int:

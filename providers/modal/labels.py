@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 
 from providers.base import PlatformError
-from providers.native import owner_in
+from providers.native import OWNER, owner_in
 
 REVISION = "vllm-anywhere-revision"
 """The tag that tells what an app's containers run."""
@@ -35,7 +35,7 @@ def name_of(label: str) -> str:
 
 def words_in(name: str) -> str:
     """The label in a name that has an owner, with `-` for what isn't a letter or digit; "" without one."""
-    owned = re.fullmatch(r"(.+)-[0-9a-f]{8}", name)
+    owned = re.fullmatch(rf"(.+)-{OWNER}", name)
     return owned[1] if owned else ""
 
 
