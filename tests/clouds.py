@@ -11,13 +11,9 @@ from emulators.lambda_cloud import LambdaEmulator
 from emulators.modal import ModalEmulator
 from emulators.runpod import RunPodEmulator
 from emulators.vastai import Servers, VastEmulator, offer_row
-from engine import ROOT
 
 from tests.doubles.gcp.cloud import VARIABLE, Cloud
 from tests.doubles.gcp.rest import Rest
-
-BIN = ROOT / "tests/doubles/gcp/bin"
-"""For PATH: the Google Cloud plugin that Pulumi is to find."""
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -214,6 +215,23 @@ def stub_stack(project: Project, name: str, outputs: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(state))
     project.pulumi("stack", "import", "--stack", name, "--file", str(file))
     file.unlink()
+
+
+def command(project: Project, *args: str) -> str:
+    """What `vllm-anywhere` prints, in the project's folder, not in the checkout that its packages are linked from."""
+    program = (
+        "import pathlib, ops.cli, ops.stack; ops.stack.ROOT = pathlib.Path.cwd(); raise SystemExit(ops.cli.main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *args],
+        cwd=project.folder,
+        env=project.env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def asked(outputs: Mapping[str, Any], stream: bool = False, **more: Any) -> tuple[str, str]:

@@ -15,8 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from clouds import BIN, Clouds, emulated
+from clouds import Clouds, emulated
 from docs_runner import Checkout
+
+from tests.doubles.gcp.cloud import BIN
 
 PROPOSED = """
     pulumi stack select --create runpod && pulumi up -s runpod

@@ -15,7 +15,9 @@ from emulators.modal.emulator import TOKEN
 
 pytest.importorskip("pulumi_gcp", reason="the gcp extra is not installed")
 
-from clouds import BIN, Clouds, emulated
+from clouds import Clouds, emulated
+
+from tests.doubles.gcp.cloud import BIN
 
 QUICK = [
     pytest.mark.engine,

@@ -9,8 +9,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 from engine import DEPLOYMENT, ROOT, Project
-from gateway_stage import WORDS, Load, Stub, asked, described, gateways, stub_stack, stubs
+from gateway_stage import WORDS, Load, Stub, asked, command, described, gateways, stub_stack, stubs
 
 from providers.gateway.client import missing
 
@@ -305,26 +303,9 @@ def test_import_adopts_a_running_gateway(stage: Stage) -> None:
 
 def test_the_projects_own_commands_work_on_a_gateway(stage: Stage) -> None:
     project = stage.project
-    # In the project's folder, not in the checkout that its packages are linked from.
-    program = (
-        "import pathlib, ops.cli, ops.stack; ops.stack.ROOT = pathlib.Path.cwd(); raise SystemExit(ops.cli.main())"
-    )
-
-    def command(*args: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", program, *args],
-            cwd=project.folder,
-            env=project.env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    assert "one two three" in command("chat", "-s", "test", "Count.")
-    assert '"gateway"' in command("status", "-s", "test", "--json")
-    (seen,) = command("watch", "-s", "test", "--once", "--json").splitlines()
+    assert "one two three" in command(project, "chat", "-s", "test", "Count.")
+    assert '"gateway"' in command(project, "status", "-s", "test", "--json")
+    (seen,) = command(project, "watch", "-s", "test", "--once", "--json").splitlines()
     assert "isn't known" not in seen and "config is wrong" not in seen
 
 

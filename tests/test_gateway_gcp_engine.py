@@ -6,22 +6,22 @@ LiteLLM is real, what is behind it is a stub, and Google is emulated.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from engine import ROOT, Project
-from gateway_stage import WORDS, Stub, described, stub_stack
+from engine import Project
+from gateway_stage import WORDS, Stub, command, described, stub_stack
 
 from providers.gateway.client import missing
 from serving.tls import context
 
 pytest.importorskip("pulumi_gcp", reason="the gcp extra is not installed")
 
-from tests.doubles.gcp.cloud import VARIABLE, Cloud
+from google_stage import google
+
+from tests.doubles.gcp.cloud import Cloud
 
 pytestmark = [
     pytest.mark.engine,
@@ -34,14 +34,8 @@ UPSTREAM_KEY = "sk-upstream-6f1c9e"
 
 @pytest.fixture
 def cloud(project: Project) -> Iterator[Cloud]:
-    cloud = Cloud(project.folder / "cloud", owned=True)
-    project.env["PATH"] = f"{ROOT / 'tests/doubles/gcp/bin'}:{project.env['PATH']}"
-    project.env |= {VARIABLE: str(cloud.folder), "GOOGLE_PROJECT": "shop-1", "VLLM_ANYWHERE_OFFLINE": "1"}
-    project.env["CLOUDSDK_CONFIG"] = str(project.folder / "gcloud")
-    for name in ("GOOGLE_OAUTH_ACCESS_TOKEN", "GOOGLE_CREDENTIALS", "GOOGLE_APPLICATION_CREDENTIALS"):
-        project.env.pop(name, None)
-    yield cloud
-    cloud.close()
+    with google(project) as cloud:
+        yield cloud
 
 
 @pytest.fixture
@@ -72,23 +66,6 @@ def until(true: Callable[[], bool], within_s: float = 60) -> None:
         time.sleep(0.1)
 
 
-def chat(project: Project) -> str:
-    """What `vllm-anywhere chat` prints, in the project's folder and not in the checkout that its packages are of."""
-    program = (
-        "import pathlib, ops.cli, ops.stack; ops.stack.ROOT = pathlib.Path.cwd(); raise SystemExit(ops.cli.main())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "chat", "-s", "test", "Count."],
-        cwd=project.folder,
-        env=project.env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def behind(project: Project, server: Stub) -> None:
     secret = described(server, "0.2000")
     secret["api_key"]["plaintext"] = json.dumps(UPSTREAM_KEY)
@@ -111,7 +88,7 @@ def test_a_gateway_on_a_vm_serves_over_tls_changes_in_place_and_leaves_nothing(
     assert first["endpoint"].startswith("https://")
     assert asked(first).json()["choices"][0]["message"]["content"] == "".join(WORDS)
     assert asked(first, key="wrong").status_code == 401
-    assert "one two three" in chat(project)
+    assert "one two three" in command(project, "chat", "-s", "test", "Count.")
     (vm,) = project.resources(INSTANCE)
     assert float(first["cost"]["monthly_usd"]) > 10
     told = (project.exported(), json.dumps(vm["outputs"]), (cloud.folder / "requests.jsonl").read_text())

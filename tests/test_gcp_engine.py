@@ -8,14 +8,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from engine import DEPLOYMENT, ROOT, Project, answers
+from engine import DEPLOYMENT, Project, answers
 
 from providers.gcp.account import open_account
 from providers.native import Context
 
 pytest.importorskip("pulumi_gcp", reason="the gcp extra is not installed")
 
-from tests.doubles.gcp.cloud import VARIABLE, Cloud, Faults
+from google_stage import google
+
+from tests.doubles.gcp.cloud import Cloud, Faults
 from tests.doubles.gcp.rest import Rest
 
 pytestmark = [
@@ -32,18 +34,12 @@ ZONES = ["europe-west4-a", "europe-west4-b", "europe-west4-c"]
 @pytest.fixture
 def cloud(project: Project) -> Iterator[Cloud]:
     """A T4 stack in one region, on a cloud of its own."""
-    cloud = Cloud(project.folder / "cloud", owned=True)
-    project.env["PATH"] = f"{ROOT / 'tests/doubles/gcp/bin'}:{project.env['PATH']}"
-    project.env |= {VARIABLE: str(cloud.folder), "GOOGLE_PROJECT": "shop-1", "VLLM_ANYWHERE_OFFLINE": "1"}
-    project.env["CLOUDSDK_CONFIG"] = str(project.folder / "gcloud")
-    for name in ("GOOGLE_OAUTH_ACCESS_TOKEN", "GOOGLE_CREDENTIALS", "GOOGLE_APPLICATION_CREDENTIALS"):
-        project.env.pop(name, None)
-    project.config("provider", "gcp")
-    project.config("hardware.gpus[0]", "T4")
-    project.config("placement.regions[0]", "europe-west4")
-    project.config("ready.timeout_s", "60")
-    yield cloud
-    cloud.close()
+    with google(project) as cloud:
+        project.config("provider", "gcp")
+        project.config("hardware.gpus[0]", "T4")
+        project.config("placement.regions[0]", "europe-west4")
+        project.config("ready.timeout_s", "60")
+        yield cloud
 
 
 def vm(project: Project) -> dict[str, Any]:

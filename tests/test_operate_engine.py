@@ -21,7 +21,7 @@ from emulators.modal import ModalEmulator
 from emulators.runpod import RunPodEmulator
 from emulators.runpod.emulator import KEY
 from emulators.vastai import Servers, VastEmulator, offer_row
-from engine import ROOT, Project
+from engine import Project
 
 import ops.bench_run
 from ops.cli import main
@@ -114,7 +114,7 @@ def gcp(project: Project, stack: ExitStack) -> Site:
         return [one.name for one in cloud.all("Instance")]
 
     env = DATED | {double.VARIABLE: str(cloud.folder), "GOOGLE_PROJECT": "shop-1"}
-    env |= {"PATH": f"{ROOT / 'tests/doubles/gcp/bin'}:{project.env['PATH']}"}
+    env |= {"PATH": f"{double.BIN}:{project.env['PATH']}"}
     env |= stack.enter_context(rest.Rest(cloud)).environ
     config = {"hardware": {"gpus": ["T4"]}, "placement": {"regions": ["europe-west4"]}}
     return Site("gcp", config, lambda: cloud.delete(left()[0]), left, env, own_ca=True)

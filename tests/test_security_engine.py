@@ -23,7 +23,7 @@ from emulators.lambda_cloud import LambdaEmulator
 from emulators.modal import ModalEmulator
 from emulators.runpod import RunPodEmulator
 from emulators.vastai import Servers, VastEmulator, offer_row
-from engine import DEPLOYMENT, ROOT, Project
+from engine import DEPLOYMENT, Project
 
 from serving.tls import context
 
@@ -101,14 +101,14 @@ def stack(request: pytest.FixtureRequest, project: Project, tmp_path: Path) -> I
 
 def _google(project: Project, opened: ExitStack) -> None:
     pytest.importorskip("pulumi_gcp", reason="the gcp extra is not installed")
-    from tests.doubles.gcp.cloud import VARIABLE, Cloud
+    from tests.doubles.gcp.cloud import BIN, VARIABLE, Cloud
     from tests.doubles.gcp.rest import Rest
 
     cloud = Cloud(project.folder / "cloud", owned=True)
     opened.callback(cloud.close)
     project.env |= opened.enter_context(Rest(cloud)).environ
     project.env |= {VARIABLE: str(cloud.folder), "GOOGLE_PROJECT": "shop-1"}
-    project.env["PATH"] = f"{ROOT / 'tests/doubles/gcp/bin'}:{project.env['PATH']}"
+    project.env["PATH"] = f"{BIN}:{project.env['PATH']}"
 
 
 @dataclass

@@ -21,7 +21,9 @@ from serving.tls import context
 
 pytest.importorskip("pulumi_gcp", reason="the gcp extra is not installed")
 
-from clouds import BIN, Clouds, emulated
+from clouds import Clouds, emulated
+
+from tests.doubles.gcp.cloud import BIN
 
 pytestmark = [pytest.mark.engine, pytest.mark.allow_hosts(["127.0.0.0/8", "::1", "localhost"])]
 

@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict
 
 VARIABLE = "PULUMI_GCP_DOUBLE"
 """Environment variable: the folder of the cloud that a plugin works on."""
+BIN = Path(__file__).parent / "bin"
+"""For PATH: the Google Cloud plugin that Pulumi is to find."""
 
 
 class Faults(BaseModel):
